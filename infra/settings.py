@@ -1,0 +1,173 @@
+"""Settings: ``headframe.toml`` and ``HEADFRAME_*``, read once into a frozen object.
+
+Nothing else in Headframe reads the environment. Nested values are spelt with two underscores:
+``HEADFRAME_PORTS__GATEWAY=8091``, or ``[ports] gateway = 8091`` in the file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout (or site-packages) that holds the five packages."""
+
+Profile = Literal["local", "test", "finney"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ports(_Part):
+    """TCP ports on the bind address; 0 picks a free one and keeps it for this home."""
+
+    gateway: int = 0
+    private: int = 0
+    triton_grpc: int = 0
+    triton_http: int = 0
+    triton_metrics: int = 0
+    prefect: int = 0
+    mlflow: int = 0
+    s3: int = 0
+    s3_master: int = 0
+    s3_volume: int = 0
+    s3_filer: int = 0
+    s3_admin: int = 0
+    s3_metrics: int = 0
+
+
+class S3(_Part):
+    """The object store; an empty endpoint means the embedded one."""
+
+    endpoint: str = ""
+    bucket: str = "headframe"
+    mlflow_bucket: str = "mlflow"
+    access_key: str = "headframe"
+    secret_key: str = "headframe-local-only"
+    region: str = "us-east-1"
+
+
+class Gateway(_Part):
+    """The validator-facing server."""
+
+    workers: int = Field(default=2, ge=1, le=64)
+    stake_threshold: float = 1000.0
+    """TAO of stake weight below which a permitted validator is still refused."""
+    wallet_name: str = "default"
+    wallet_hotkey: str = "default"
+    wallet_path: Path = Path("~/.bittensor/wallets")
+    hotkey_uri: str = "//Ferdie"
+    """Profile ``local`` only: the dev key whose public key is the miner's hotkey."""
+    price_max_age: float = 600.0
+    """Seconds; in ``local`` an older price is used and marked stale_price."""
+    traffic_disk_cap: int = 2_000_000_000
+    """Bytes."""
+
+
+class Prices(_Part):
+    """Where prices come from, by asset; an asset that is in none is simulated in ``local``."""
+
+    packaged: bool = True
+    folder: Path | None = None
+    pyth: bool = False
+    pyth_spot_url: str = "https://hermes.pyth.network"
+    pyth_history_url: str = "https://benchmarks.pyth.network"
+    record: bool = False
+    """Let the sidecar record what the live source says."""
+    record_every: float = 60.0
+    simulate: bool = True
+
+
+class Settings(BaseSettings):
+    """Everything Headframe is told from outside."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HEADFRAME_", env_nested_delimiter="__", frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    profile: Profile = "local"
+    home: Path = ROOT / "var"
+    bind: str = "127.0.0.1"
+    netuid: int = 50
+    slots: tuple[str, ...] = ("synth-high", "synth-low")
+    ports: Ports = Ports()
+    s3: S3 = S3()
+    gateway: Gateway = Gateway()
+    prices: Prices = Prices()
+    ledger_url: str = ""
+    """SQLAlchemy URL; empty means SQLite below home."""
+    mlflow_url: str = ""
+    """Tracking server; empty means the embedded one."""
+    prefect_url: str = ""
+    """Prefect API; empty means the embedded one."""
+    triton_grpc: str = ""
+    """host:port of Triton; empty means the embedded one."""
+    venv_triton: Path = ROOT / ".venv-triton"
+
+    @field_validator("home", "venv_triton")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _local_is_loopback(self) -> Settings:
+        if self.profile == "local" and self.bind not in {"127.0.0.1", "::1", "localhost"}:
+            raise ValueError(f"profile 'local' binds loopback only, not {self.bind}; choose 'test' or 'finney'")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = Path(os.environ.get("HEADFRAME_CONFIG", "headframe.toml"))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+    @property
+    def paths(self) -> Paths:
+        """Every file and folder below home."""
+        return Paths(self.home)
+
+
+class Paths:
+    """The layout of ``HEADFRAME_HOME``. A property makes nothing; whoever writes makes its folder."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.clock = home / "clock.json"
+        self.ports = home / "run" / "ports.json"
+        self.run = home / "run"
+        self.log = home / "log"
+        self.serving = home / "serving"
+        self.routes = home / "serving" / "routes.json"
+        self.neurons = home / "serving" / "neurons.json"
+        self.prices = home / "serving" / "prices.json"
+        self.traffic = home / "traffic"
+        self.nonces = home / "nonces.lmdb"
+        self.models = home / "triton" / "models"
+        self.triton = home / "triton"
+        self.ledger = home / "ledger.db"
+        self.s3 = home / "s3"
+        self.mlflow = home / "mlflow"
+        self.prefect = home / "prefect"
+        self.cache = home / "cache"
+        self.demo = home
+
+
+def load_settings() -> Settings:
+    """Read the settings; raises pydantic.ValidationError, which the command line turns into one line each."""
+    return Settings()

@@ -1,0 +1,1 @@
+"""The embedded stack: real parts on loopback, kept alive by supervisord."""

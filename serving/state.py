@@ -1,0 +1,95 @@
+"""The files that serving reads and others replace atomically: routes, neurons and prices.
+
+Serving waits for nothing outside its box, so whatever it needs from outside lies in these three files below
+``<home>/serving/``. Each carries the time it was written; its age and its age limit are serving's business.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from serving.clock import replace_file
+from serving.types import Asset, Hotkey, ReleaseId, SlotName
+
+
+class Canary(msgspec.Struct, frozen=True):
+    """A release that answers a share of a slot's requests, chosen by a stable hash."""
+
+    release: ReleaseId
+    share_bp: int
+    """Basis points of the slot's traffic, 0 to 10000."""
+
+
+class SlotRoute(msgspec.Struct, frozen=True):
+    """Which releases of a slot are live."""
+
+    stable: ReleaseId | None = None
+    canary: Canary | None = None
+    shadow: ReleaseId | None = None
+    """Gets a copy of every request, off the deadline path; its answer is recorded and never sent."""
+    fallback: ReleaseId | None = None
+    """Answers when another release's answer fails the validator's rules: the previous stable, if still loaded."""
+
+
+class RouteTable(msgspec.Struct, frozen=True):
+    """``routes.json``: written from the ledger by rollout and by the sidecar."""
+
+    generation: int
+    written_at: float
+    slots: dict[SlotName, SlotRoute]
+
+
+class Neuron(msgspec.Struct, frozen=True):
+    """One neuron of the subnet as the chain has it."""
+
+    hotkey: Hotkey
+    uid: int
+    stake: float
+    """Stake weight in the subnet, in TAO."""
+    validator_permit: bool
+
+
+class NeuronTable(msgspec.Struct, frozen=True):
+    """``neurons.json``: the subnet's neurons."""
+
+    netuid: int
+    written_at: float
+    neurons: list[Neuron]
+
+
+class Points(msgspec.Struct, frozen=True):
+    """Prices at instants, oldest first."""
+
+    times: list[int]
+    """Unix seconds at which the price held."""
+    prices: list[float]
+
+
+class AssetPrices(msgspec.Struct, frozen=True):
+    """What is known of one asset's price at `PriceBook.as_of`."""
+
+    spot: float
+    spot_time: int
+    """Unix s; the price's age is as_of - spot_time."""
+    source: str
+    simulated: bool
+    proxy: bool
+    history: dict[str, Points]
+    """Keyed by the step in seconds as text (``"60"``, ``"3600"``), at most 512 points each, known by `as_of`."""
+
+
+class PriceBook(msgspec.Struct, frozen=True):
+    """``prices.json``: recent prices of every asset, as known at subnet time `as_of`."""
+
+    as_of: float
+    """Subnet time, unix s."""
+    written_at: float
+    """Wall time, unix s."""
+    assets: dict[Asset, AssetPrices]
+
+
+def write_state(path: Path, state: RouteTable | NeuronTable | PriceBook) -> None:
+    """Replace a state file atomically."""
+    replace_file(path, msgspec.json.encode(state))

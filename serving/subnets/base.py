@@ -1,0 +1,81 @@
+"""What a subnet is to the road of a request: routes, schemas, tensors, an answer, and the validity rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy.typing as npt
+
+from serving.errors import Refusal
+from serving.state import PriceBook
+from serving.types import NetUid, Seconds, SlotName, UnixSeconds
+
+Tensors = Mapping[str, npt.NDArray[Any]]
+"""Triton tensors by name, batch dimension (of 1) included."""
+
+
+class Task(NamedTuple):
+    """A validator's request, understood: everything that decides the answer, and nothing else."""
+
+    slot: SlotName
+    request: Any
+    """The subnet's typed request; `Route.echo` can give it back with equal values."""
+    canonical: bytes
+    """The request's inputs in one fixed spelling: what the seed, the canary choice and the traffic record use."""
+
+
+class Inputs(NamedTuple):
+    """What goes to Triton for a task, and what must be recorded to send the same again."""
+
+    tensors: Tensors
+    recorded: dict[str, Any]
+    """JSON-able facts about the inputs (price, its age, marks such as ``stale_price``)."""
+
+
+class Route(Protocol):
+    """One legacy synapse of a subnet, served at ``POST /<synapse>`` in every dialect."""
+
+    synapse: str
+    hash_fields: Sequence[str]
+    """Fields that the legacy body hash covers, in hashing order; empty means the body is unauthenticated."""
+    max_body: int
+    """Bytes."""
+    max_timeout: Seconds
+    """The longest time a caller may claim; also the deadline when it names none."""
+
+    def hashed_values(self, body: dict[str, Any]) -> list[Any]:
+        """Typed Python values of `hash_fields`, as the SDK hashes them."""
+        ...
+
+    def parse(self, body: dict[str, Any], now: UnixSeconds) -> Task:
+        """The task in a decoded JSON body at subnet time `now`; raises Refusal (400) in one clear line."""
+        ...
+
+    def inputs(self, task: Task, seed: int, prices: PriceBook | None, now: UnixSeconds) -> Inputs:
+        """Tensors for the task; raises Refusal (503) when the facts it needs are missing or too old."""
+        ...
+
+    def answer(self, task: Task, outputs: Tensors) -> Any:
+        """The subnet's answer from the model's tensors, JSON-able (numpy arrays allowed)."""
+        ...
+
+    def check(self, task: Task, answer: Any) -> str | None:
+        """The validator's own validity rules: None when valid, else the reason."""
+        ...
+
+    def reply(self, task: Task, answer: Any, *, legacy: bool) -> bytes:
+        """The JSON body of a 200: inputs echoed for a legacy caller, outputs alone otherwise."""
+        ...
+
+
+class Subnet(Protocol):
+    """A subnet that Headframe can mine."""
+
+    name: str
+    netuid: NetUid
+    slots: Sequence[SlotName]
+    routes: Sequence[Route]
+
+
+__all__ = ["Inputs", "Refusal", "Route", "Subnet", "Task", "Tensors"]

@@ -1,0 +1,23 @@
+"""The ids and units that serving, infra and flows share; a wrong one must not type-check."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+Hotkey = NewType("Hotkey", str)
+"""An ss58 address, prefix 42."""
+NetUid = NewType("NetUid", int)
+Uid = NewType("Uid", int)
+SlotName = NewType("SlotName", str)
+"""One kind of answer that a subnet buys, such as ``synth-high``."""
+ReleaseId = NewType("ReleaseId", str)
+"""``<slot>-<12 hex of the manifest's sha256>``: the Triton model name too."""
+Sha256 = NewType("Sha256", str)
+"""64 lower-case hex digits."""
+Asset = NewType("Asset", str)
+NonceNs = NewType("NonceNs", int)
+Seconds = NewType("Seconds", float)
+UnixSeconds = NewType("UnixSeconds", float)
+"""Seconds since 1970-01-01T00:00:00Z."""
+AlphaRao = NewType("AlphaRao", int)
+Rao = NewType("Rao", int)

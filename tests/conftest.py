@@ -1,0 +1,31 @@
+"""Fixtures every test shares: a scratch HOME, no telemetry, no stray settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["tests.servers"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _scratch_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    before = dict(os.environ)
+    for name in list(os.environ):
+        if name.startswith(("HEADFRAME_", "PREFECT_", "MLFLOW_")):
+            del os.environ[name]
+    os.environ["HOME"] = str(tmp_path_factory.mktemp("home"))
+    os.environ["DO_NOT_TRACK"] = "true"
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def data() -> Path:
+    """The golden vectors."""
+    return Path(__file__).parent / "data"
