@@ -10,7 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra.stack.commands import Command
+import pytest
+
+from infra.objects import ObjectStore
+from infra.ports import choose_ports
+from infra.settings import S3, Settings
+from infra.stack.commands import Command, seaweedfs
 
 
 @contextmanager
@@ -39,3 +44,36 @@ def running(command: Command, log: Path, ready: Callable[[], bool], limit_s: flo
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 continue
+
+
+def store_at(port: int) -> ObjectStore:
+    """A store with the default keys on this machine."""
+    s3 = S3()
+    return ObjectStore(f"http://127.0.0.1:{port}", s3.bucket, s3.access_key, s3.secret_key, s3.region)
+
+
+@contextmanager
+def seaweed(folder: Path, ports: dict[str, int]) -> Iterator[int]:
+    """A SeaweedFS of its own below `folder`; yields its pid. Stop it and start it again on the same folder."""
+    (folder / "s3").mkdir(parents=True, exist_ok=True)
+    store = store_at(ports["s3"])
+    with running(seaweedfs(folder / "s3", ports, S3()), folder / "s3.log", store.ready) as pid:
+        yield pid
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real SeaweedFS, one a session, with the buckets of the default settings: its endpoint."""
+    folder = tmp_path_factory.mktemp("s3")
+    ports = choose_ports(Settings(home=folder))
+    with seaweed(folder, ports):
+        yield f"http://127.0.0.1:{ports['s3']}"
+
+
+@pytest.fixture
+def objects(s3_server: str) -> Iterator[ObjectStore]:
+    """The session's object store, emptied afterwards."""
+    store = store_at(int(s3_server.rpartition(":")[2]))
+    yield store
+    for key in store.list(""):
+        store.delete(key)
