@@ -1,0 +1,87 @@
+"""What a gateway is told: one frozen object, which travels to its worker processes as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class SubnetSpec(msgspec.Struct, frozen=True):
+    """A subnet to serve: ``package.module:factory``, called with `options`, gives the Subnet."""
+
+    factory: str
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a gateway needs; no part of serving/ reads settings or the environment.
+
+    Paths are text. Ports must be real ones, chosen before.
+    """
+
+    hotkey: str
+    """The miner's own hotkey, ss58: the receiver that every signature must name."""
+    slots: list[str]
+    """Slots this miner promises to serve; /readyz wants a ready stable release for each."""
+    subnets: list[SubnetSpec]
+    port: int
+    """Public: validators' routes and nothing else."""
+    private_port: int
+    """Health and metrics."""
+    bind: str = "127.0.0.1"
+    private_bind: str = "127.0.0.1"
+    workers: int = 2
+    triton: str
+    """host:port of Triton's gRPC service."""
+
+    routes: str
+    neurons: str
+    prices: str
+    traffic: str
+    """Folder of the traffic record."""
+    nonces: str
+    """Folder of the replay store (LMDB)."""
+    run: str
+    """Folder for what lives as long as the processes do: metrics files."""
+    clock: str | None = None
+    """``clock.json`` in profile ``local``; None means that the subnet's time is wall time."""
+
+    stake_threshold: float = 1000.0
+    """TAO of stake weight; a caller needs it and a validator permit."""
+    allow: list[str] = msgspec.field(default_factory=list)
+    """Hotkeys that need neither permit nor stake."""
+    deny: list[str] = msgspec.field(default_factory=list)
+    """Hotkeys refused whatever their stake."""
+    requests_per_s: float = 50.0
+    """Per hotkey, sustained, all workers together."""
+    burst: int = 200
+    """Requests that a hotkey may send at once before the sustained rate holds."""
+    in_flight: int = 16
+    """Requests that one worker has in Triton at a time."""
+    waiting: int = 64
+    """Requests that may wait in one worker for a place in Triton."""
+    shadows: int = 4
+    """Shadow copies that one worker has in Triton at a time; more are dropped and counted."""
+
+    routes_max_age: float = 86400.0
+    """Seconds after which /readyz calls the file stale; the last routes stay in force."""
+    neurons_max_age: float = 3600.0
+    """Seconds after which /readyz calls the file stale; the last table stays in force."""
+    prices_max_age: float = 600.0
+    """Seconds after which /readyz calls the file stale; what a stale price means is the subnet's business."""
+
+    traffic_disk_cap: int = 2_000_000_000
+    """Bytes; above it the oldest bodies are dropped, digests stay."""
+    drain_s: float = 30.0
+    """How long SIGTERM waits for what was admitted."""
+
+
+def encode(config: GatewayConfig) -> bytes:
+    """The config as JSON."""
+    return msgspec.json.encode(config)
+
+
+def decode(data: bytes) -> GatewayConfig:
+    """The config from JSON; raises msgspec.ValidationError."""
+    return msgspec.json.decode(data, type=GatewayConfig)

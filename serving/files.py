@@ -1,0 +1,71 @@
+"""A state file as serving sees it: re-read when it changes, the last good copy kept, its age known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+Stamp = tuple[int, int, int]
+
+
+class StateFile(Generic[T]):
+    """Reads one of the files of `serving.state`.
+
+    Every `get` looks at the file's inode, time and size, so a replaced file takes effect at the next request in
+    every process. When the file vanishes or is garbled, the last good copy stays in force and `faults` counts.
+    """
+
+    def __init__(self, path: Path, kind: type[T], build: Callable[[T], Any] | None = None) -> None:
+        self.path = path
+        self.faults = 0
+        """How often a new file could not be read."""
+        self.problem: str | None = None
+        """What is wrong with the file now, in one line; None when it was read."""
+        self._decoder = msgspec.json.Decoder(kind)
+        self._build = build
+        self._stamp: Stamp | None = None
+        self._value: T | None = None
+        self._built: Any = None
+
+    def get(self) -> T | None:
+        """The newest good content, or None when there never was one."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            if self._stamp is not None or self.problem is None:
+                self._fault("is missing")
+                self._stamp = None
+            return self._value
+        stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if stamp != self._stamp:
+            self._stamp = stamp
+            self._read()
+        return self._value
+
+    def built(self) -> Any:
+        """What `build` made of the newest good content; None when there never was one."""
+        self.get()
+        return self._built
+
+    def age(self, now: float) -> float | None:
+        """Seconds since the content in force was written (`written_at` against `now`, unix s)."""
+        value = self.get()
+        return None if value is None else now - float(getattr(value, "written_at", now))
+
+    def _read(self) -> None:
+        try:
+            value = self._decoder.decode(self.path.read_bytes())
+            built = self._build(value) if self._build else None
+        except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+            self._fault(f"cannot be read ({type(error).__name__})")
+            return
+        self._value, self._built, self.problem = value, built, None
+
+    def _fault(self, what: str) -> None:
+        self.faults += 1
+        self.problem = f"{self.path.name} {what}"

@@ -1,0 +1,58 @@
+"""Which release answers a request: stable, or the canary for a stable share of callers' requests."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from pathlib import Path
+
+from serving.errors import Refusal
+from serving.files import StateFile
+from serving.records import Role
+from serving.state import RouteTable, SlotRoute
+from serving.types import Hotkey, ReleaseId, SlotName
+
+BASIS_POINTS = 10_000
+
+
+class RouteReader(StateFile[RouteTable]):
+    """``routes.json``, re-read at the first request after it changed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, RouteTable)
+
+    def slot(self, slot: SlotName) -> SlotRoute:
+        """The slot's route; raises Refusal (503) while the slot has no stable release."""
+        table = self.get()
+        route = table.slots.get(slot) if table is not None else None
+        if route is None or route.stable is None:
+            raise Refusal(503, "no_release", "no release serves this slot yet", retry_after=30)
+        return route
+
+
+def share(slot: SlotName, caller: Hotkey, canonical: bytes) -> int:
+    """Where a request falls in 0..9999: the same for the same slot, caller and inputs, in every process."""
+    digest = blake2b(b"\n".join((slot.encode(), caller.encode(), canonical)), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % BASIS_POINTS
+
+
+def choose(route: SlotRoute, slot: SlotName, caller: Hotkey, canonical: bytes) -> tuple[Role, ReleaseId]:
+    """The role and release that answer a request first; `route` has a stable release."""
+    canary = route.canary
+    if canary is not None and share(slot, caller, canonical) < canary.share_bp:
+        return "canary", canary.release
+    if route.stable is None:
+        raise Refusal(503, "no_release", "no release serves this slot yet", retry_after=30)
+    return "stable", route.stable
+
+
+def candidates(route: SlotRoute, slot: SlotName, caller: Hotkey, canonical: bytes) -> list[tuple[Role, ReleaseId]]:
+    """Releases in the order in which they are tried: the chosen one, stable after a canary, then the fallback.
+
+    An answer by any but the chosen one has the role ``fallback``.
+    """
+    first = choose(route, slot, caller, canonical)
+    tried: list[tuple[Role, ReleaseId]] = [first]
+    for release in (route.stable, route.fallback):
+        if release is not None and all(release != other for _, other in tried):
+            tried.append(("fallback", release))
+    return tried

@@ -1,0 +1,96 @@
+"""Append-only segment files of checked frames, which survive the kill of their writer at any byte.
+
+A segment is a magic line, then frames: length (u32), CRC-32 of the payload (u32), payload; little endian. Whoever
+writes a segment holds an flock on it, so that anybody can tell a live segment from one whose writer is gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+MAGIC = b"headframe-traffic-1\n"
+MAGIC_ROWS = b"headframe-rows----1\n"
+"""Begins a segment whose records have lost their bodies; as long as `MAGIC`."""
+SUFFIX = ".seg"
+MAX_FRAME = 64 * 1024 * 1024
+_HEAD = struct.Struct("<II")
+
+
+def frame(payload: bytes) -> bytes:
+    """One frame around `payload`."""
+    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def frames(data: bytes) -> Iterator[bytes]:
+    """Payloads of a segment's bytes up to the first frame that is torn or damaged."""
+    if not data.startswith((MAGIC, MAGIC_ROWS)):
+        return
+    at = len(MAGIC)
+    while at + _HEAD.size <= len(data):
+        length, crc = _HEAD.unpack_from(data, at)
+        start = at + _HEAD.size
+        payload = data[start : start + length]
+        if length > MAX_FRAME or len(payload) < length or zlib.crc32(payload) != crc:
+            return
+        yield payload
+        at = start + length
+
+
+class Segment:
+    """One segment being written: unbuffered, locked, and only ever appended to."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.size = 0
+        hidden = path.with_name(f".{path.name}.new")  # nobody sees it before it is locked
+        self._fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        self._write(MAGIC)
+        os.rename(hidden, path)
+
+    def append(self, payload: bytes) -> None:
+        """Hand a frame to the kernel; once this returns, no kill of this process loses it. Raises OSError."""
+        self._write(frame(payload))
+
+    def sync(self) -> None:
+        """Push what was appended to the disk."""
+        os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        """Sync, release the lock, and leave the segment to its readers."""
+        try:
+            os.fdatasync(self._fd)
+        finally:
+            os.close(self._fd)
+
+    def _write(self, data: bytes) -> None:
+        written = os.write(self._fd, data)
+        self.size += written
+        if written != len(data):
+            raise OSError(f"short write to {self.path.name}: the disk is full")
+
+
+def is_live(path: Path) -> bool:
+    """Whether some process still writes this segment."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def segments(folder: Path) -> list[Path]:
+    """Segments of a folder, oldest first: their names begin with the time they were opened."""
+    return sorted(folder.glob(f"*{SUFFIX}"))
