@@ -1,0 +1,74 @@
+# The project's commands. 'make help' lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint up down bench faults soak
+
+UV_VERSION := 0.13.9
+UV := .venv/bin/uv
+HEADFRAME := .venv/bin/headframe
+
+# An environment's stamp is named after its lock's digest, so an unchanged lock costs nothing.
+digest = $(shell sha256sum $(1) | cut -c1-16)
+STAMP := .venv/lock-$(call digest,requirements.lock)
+TRITON_STAMP := .venv-triton/lock-$(call digest,triton_models/requirements.lock)
+
+# Triton's Python backend loads libpython, so an interpreter without a shared one is of no use.
+define FITTING
+import os, sys, sysconfig, ensurepip, venv
+v = sysconfig.get_config_var
+ok = (3, 11) <= sys.version_info[:2] < (3, 13)
+ok = ok and os.path.exists(os.path.join(v("LIBDIR") or "", v("INSTSONAME") or "none"))
+ok = ok and ".so" in (v("INSTSONAME") or "")
+sys.exit(not ok)
+endef
+export FITTING
+FIND_PYTHON = for p in $(PYTHON) python3.11 python3.12 python3; do \
+	"$$p" -c "$$FITTING" 2>/dev/null && { echo "$$p"; exit 0; }; done; \
+	echo "no Python 3.11 or 3.12 with a shared libpython (and venv) was found: install one, or name it: make env PYTHON=/path/to/python" >&2; exit 1
+
+help:  ## list the commands
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+env: $(STAMP) $(TRITON_STAMP)  ## install the two environments, .venv and .venv-triton, from their locks
+
+$(UV):
+	@python="$$($(FIND_PYTHON))" && "$$python" -m venv .venv
+	@.venv/bin/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+
+$(STAMP): requirements.lock | $(UV)
+	@rm -f .venv/lock-*
+	$(UV) pip install -q --python .venv/bin/python --require-hashes -r requirements.lock
+	$(UV) pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(TRITON_STAMP): triton_models/requirements.lock | $(UV)
+	@rm -f .venv-triton/lock-*
+	@test -x .venv-triton/bin/python || .venv/bin/python -m venv --without-pip .venv-triton
+	$(UV) pip install -q --python .venv-triton/bin/python --no-deps --require-hashes -r triton_models/requirements.lock
+	@touch $@
+
+demo: env  ## run the whole loop once on real packaged data, in var/demo
+	@HEADFRAME_HOME=var/demo $(HEADFRAME) demo
+
+test: env  ## run every test
+	.venv/bin/pytest -q
+
+lint: env  ## style and types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+up: env  ## start the embedded stack
+	@$(HEADFRAME) up
+
+down:  ## stop it
+	@test ! -x $(HEADFRAME) || $(HEADFRAME) down
+
+bench: env  ## measure each figure against its rival
+	@for file in bench/[a-z]*.py; do echo "== $$file" && .venv/bin/python "$$file" || exit 1; done
+
+faults: env  ## the fault injection tests
+	.venv/bin/pytest -q tests/faults
+
+soak: env  ## hours of twin traffic on a running stack
+	@$(HEADFRAME) twin --help >/dev/null && .venv/bin/python -m bench.soak

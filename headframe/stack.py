@@ -1,0 +1,183 @@
+"""The verbs that look after the embedded stack: up, down, status, doctor, config."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+
+from headframe.output import EXIT_BAD, console, print_json, progress_console
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print facts as one JSON document.")]
+
+_COLOURS = {"running": "green", "ready": "green", "starting": "yellow", "unready": "yellow", "failed": "red"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command."""
+    app.command(epilog="Example: headframe up")(up)
+    app.command(epilog="Example: headframe down")(down)
+    app.command(epilog="Example: headframe status --json")(status)
+    app.command(epilog="Example: headframe doctor")(doctor)
+    app.command(epilog="Example: headframe config --json")(config)
+
+
+class _Board:
+    """What each part is doing, for a person who watches: a live table on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, tuple[str, float]] = {}
+        self._done: set[str] = set()
+
+    def tell(self, part: str, what: str) -> None:
+        """Note what a part does; a line without a part is said at once."""
+        if not part or not progress_console.is_terminal:
+            progress_console.print(f"{part or 'headframe':>9}  {what}")
+        if part:
+            self._rows[part] = (what, time.monotonic())
+            if what.startswith(("ready", "stopped")):
+                self._done.add(part)
+
+    def __rich__(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for part, (what, since) in self._rows.items():
+            if part in self._done:
+                table.add_row("[green]✓[/]", part, what)
+            else:
+                table.add_row(Spinner("dots"), part, f"{what} {time.monotonic() - since:.0f} s")
+        return table
+
+
+@contextmanager
+def _watch() -> Iterator[_Board]:
+    board = _Board()
+    if progress_console.is_terminal:
+        with Live(board, console=progress_console, refresh_per_second=8):
+            yield board
+    else:
+        yield board
+
+
+def up(as_json: AsJson = False) -> None:
+    """Start the embedded stack, or mend what is missing of it; twice is harmless."""
+    from infra.settings import load_settings
+    from infra.stack.lifecycle import up as bring_up
+    from infra.stack.status import status as read_status
+
+    settings = load_settings()
+    with _watch() as board:
+        done = bring_up(settings, board.tell)
+    document = read_status(settings)
+    if as_json:
+        print_json(document)
+        return
+    if done.already:
+        console.print("The stack is up already.")
+    elif len(done.started) < len(document["components"]):
+        console.print(f"Started again: {', '.join(done.started)}.")
+    else:
+        console.print(f"The stack is up after {done.seconds:.0f} s.")
+    if done.settings_changed:
+        console.print("The settings have changed since it came up; 'headframe down' and 'headframe up' apply them.")
+    console.print(_addresses(document))
+
+
+def down(as_json: AsJson = False) -> None:
+    """Stop the embedded stack of this home and leave no process behind."""
+    from infra.settings import load_settings
+    from infra.stack.lifecycle import down as bring_down
+
+    settings = load_settings()
+    with _watch() as board:
+        stopped = bring_down(settings, board.tell)
+    if as_json:
+        print_json({"home": str(settings.home), "stopped": stopped})
+    else:
+        console.print(f"Stopped: {', '.join(stopped)}." if stopped else f"Nothing was running in {settings.home}.")
+
+
+def status(as_json: AsJson = False) -> None:
+    """Say what runs, where, and since when it had to be restarted; exit code 0 only if all of it answers."""
+    from infra.settings import load_settings
+    from infra.stack.status import healthy
+    from infra.stack.status import status as read_status
+
+    document = read_status(load_settings())
+    if as_json:
+        print_json(document)
+    else:
+        _show(document)
+    if not healthy(document):
+        raise typer.Exit(EXIT_BAD)
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check everything the stack stands on and say what to do about each fault; exit code 1 if there is one."""
+    from infra.stack.doctor import examine
+
+    from infra.settings import load_settings
+
+    checks = []
+    marks = {"ok": "[green]ok[/]  ", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
+    for check in examine(load_settings()):
+        checks.append(check)
+        if not as_json:
+            console.print(f"{marks[check.verdict]} {check.name}: {check.detail}", soft_wrap=True)
+            if check.remedy and check.verdict != "ok":
+                console.print(f"     {check.remedy}", soft_wrap=True)
+    bad = any(check.verdict == "fail" for check in checks)
+    if as_json:
+        print_json({"ok": not bad, "checks": [vars(check) for check in checks]})
+    if bad:
+        raise typer.Exit(EXIT_BAD)
+
+
+def config(as_json: AsJson = False) -> None:
+    """Print the settings in force and where each comes from; secrets are masked."""
+    from infra.effective import effective
+
+    from infra.settings import load_settings
+
+    rows = effective(load_settings())
+    if as_json:
+        print_json({row.name: {"value": row.value, "source": row.source} for row in rows})
+        return
+    table = Table("setting", "value", "from", box=None)
+    for row in rows:
+        table.add_row(row.name, str(row.value), row.source, style="dim" if row.source == "default" else "")
+    console.print(table)
+
+
+def _addresses(document: dict[str, Any]) -> Table:
+    table = Table("", "", box=None, show_header=False)
+    table.add_row("validators", document["gateway"]["url"])
+    table.add_row("health, metrics", document["metrics"]["url"])
+    table.add_row("flows (Prefect)", document["prefect"]["url"])
+    table.add_row("runs and models (MLflow)", document["mlflow"]["url"])
+    table.add_row("Triton, gRPC", document["triton"]["grpc"])
+    table.add_row("S3", document["s3"]["endpoint"])
+    table.add_row("files, logs", document["home"])
+    return table
+
+
+def _show(document: dict[str, Any]) -> None:
+    parts = Table("part", "state", "restarts", "processes", "", box=None)
+    for name, part in document["components"].items():
+        state, colour = part["state"], _COLOURS.get(part["state"], "dim")
+        restarts = "-" if part["restarts"] is None else str(part["restarts"])
+        pids = " ".join(map(str, part["pids"]))
+        parts.add_row(name, f"[{colour}]{state}[/]", restarts, pids, "" if state == "running" else part["reason"])
+    console.print(parts)
+    if document["supervisor"]["state"] != "running" and any(p["pids"] for p in document["components"].values()):
+        console.print("The supervisor is gone, so nothing that dies is restarted: run 'headframe up'.", style="red")
+    slots = Table("slot", "stable", "canary", "shadow", box=None)
+    for name, slot in document["slots"].items():
+        slots.add_row(name, *(slot[role] or "-" for role in ("stable", "canary", "shadow")))
+    console.print(slots)
+    console.print(_addresses(document))

@@ -1,0 +1,139 @@
+"""Whether a part answers as it should: None, or the reason why not in a few words.
+
+A process that is there is not enough: each probe asks the part for something only a working one can say.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from infra.settings import S3, Paths
+
+TIMEOUT = 2.0
+"""Seconds a probe waits for an answer."""
+STALE_AFTER = 30.0
+"""Seconds without a sign of life from the sidecar."""
+
+
+def http(base: str | None, path: str) -> str | None:
+    """GET answers 200."""
+    import httpx
+
+    if base is None:
+        return "has no address"
+    try:
+        status = httpx.get(base + path, timeout=TIMEOUT, trust_env=False).status_code
+    except httpx.HTTPError as error:
+        return f"does not answer ({type(error).__name__})"
+    return None if status == 200 else f"answers {status}"
+
+
+@lru_cache(maxsize=4)
+def _s3_client(endpoint: str, access_key: str, secret_key: str, region: str) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=TIMEOUT, read_timeout=TIMEOUT, retries={"total_max_attempts": 1}, proxies={},
+        s3={"addressing_style": "path"},
+    )  # fmt: skip
+    return boto3.client(
+        "s3", endpoint_url=endpoint, aws_access_key_id=access_key, aws_secret_access_key=secret_key,
+        region_name=region, config=config,
+    )  # fmt: skip
+
+
+def s3(endpoint: str | None, keys: S3) -> str | None:
+    """Both buckets are there for our keys; the port answers before they exist."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    if endpoint is None:
+        return "has no address"
+    try:
+        listed = _s3_client(endpoint, keys.access_key, keys.secret_key, keys.region).list_buckets()
+    except (BotoCoreError, ClientError) as error:
+        return f"does not answer ({type(error).__name__})"
+    missing = {keys.bucket, keys.mlflow_bucket} - {bucket["Name"] for bucket in listed["Buckets"]}
+    return f"has no bucket {', '.join(sorted(missing))}" if missing else None
+
+
+def triton(address: str | None, server_id: str | None) -> str | None:
+    """Ready over gRPC, and the very server we started (`server_id`; None when it is not ours)."""
+    from tritonclient.grpc import InferenceServerClient
+    from tritonclient.utils import InferenceServerException
+
+    if address is None:
+        return "has no address"
+    with InferenceServerClient(address) as client:
+        try:
+            if not client.is_server_ready(client_timeout=TIMEOUT):
+                return "is not ready"
+            name = client.get_server_metadata(client_timeout=TIMEOUT).name
+        except InferenceServerException as error:
+            return f"does not answer ({error.status()})"
+    if server_id is not None and name != server_id:
+        return f"is another server ({name}) on our port {address}"
+    return None
+
+
+class Duty(msgspec.Struct):
+    """How one of the sidecar's duties fares."""
+
+    last_good: float | None = None
+    """Wall time, unix s."""
+    failures: int = 0
+    """In a row."""
+    error: str | None = None
+    """Of the last attempt."""
+
+
+class SidecarState(msgspec.Struct):
+    """``run/sidecar.json``."""
+
+    written_at: float
+    pid: int
+    duties: dict[str, Duty]
+
+
+def read_sidecar(paths: Paths) -> SidecarState | None:
+    """What the sidecar last said, or None."""
+    try:
+        return msgspec.json.decode((paths.run / "sidecar.json").read_bytes(), type=SidecarState)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def sidecar(paths: Paths) -> str | None:
+    """It gave a sign of life of late, and every file that serving reads is there."""
+    state = read_sidecar(paths)
+    if state is None:
+        return "has said nothing yet"
+    age = time.time() - state.written_at
+    if age > STALE_AFTER:
+        return f"has said nothing for {age:.0f} s"
+    for file in (paths.routes, paths.neurons, paths.prices):
+        if not file.exists():
+            error = next((f": {name}: {duty.error}" for name, duty in state.duties.items() if duty.error), "")
+            return f"has not written {file.name} yet{error}"
+    return None
+
+
+def flows(prefect: str | None) -> str | None:
+    """Prefect knows deployments, and one of them is being served."""
+    import httpx
+
+    if prefect is None:
+        return "has no address"
+    try:
+        answer = httpx.post(f"{prefect}/api/deployments/filter", json={"limit": 50}, timeout=TIMEOUT, trust_env=False)
+    except httpx.HTTPError as error:
+        return f"Prefect does not answer ({type(error).__name__})"
+    if answer.status_code != 200:
+        return f"Prefect answers {answer.status_code}"
+    if not any(deployment.get("status") == "READY" for deployment in answer.json()):
+        return "no deployment is being served"
+    return None
