@@ -63,18 +63,19 @@ def s3(endpoint: str | None, keys: S3) -> str | None:
 
 def triton(address: str | None, server_id: str | None) -> str | None:
     """Ready over gRPC, and the very server we started (`server_id`; None when it is not ours)."""
-    from tritonclient.grpc import InferenceServerClient
-    from tritonclient.utils import InferenceServerException
+    from infra.triton import Triton, TritonError
 
     if address is None:
         return "has no address"
-    with InferenceServerClient(address) as client:
-        try:
-            if not client.is_server_ready(client_timeout=TIMEOUT):
-                return "is not ready"
-            name = client.get_server_metadata(client_timeout=TIMEOUT).name
-        except InferenceServerException as error:
-            return f"does not answer ({error.status()})"
+    server = Triton(address)
+    try:
+        if not server.ready():
+            return "is not ready"
+        name = server.server_id()
+    except TritonError as error:
+        return f"does not answer ({error})"
+    finally:
+        server.close()
     if server_id is not None and name != server_id:
         return f"is another server ({name}) on our port {address}"
     return None
@@ -89,6 +90,8 @@ class Duty(msgspec.Struct):
     """In a row."""
     error: str | None = None
     """Of the last attempt."""
+    runs: int = 0
+    """Attempts, good or bad."""
 
 
 class SidecarState(msgspec.Struct):
@@ -108,7 +111,7 @@ def read_sidecar(paths: Paths) -> SidecarState | None:
 
 
 def sidecar(paths: Paths) -> str | None:
-    """It gave a sign of life of late, and every file that serving reads is there."""
+    """It gave a sign of life of late, every file that serving reads is there, and every duty was tried once."""
     state = read_sidecar(paths)
     if state is None:
         return "has said nothing yet"
@@ -119,7 +122,8 @@ def sidecar(paths: Paths) -> str | None:
         if not file.exists():
             error = next((f": {name}: {duty.error}" for name, duty in state.duties.items() if duty.error), "")
             return f"has not written {file.name} yet{error}"
-    return None
+    untried = [name for name, duty in state.duties.items() if not duty.runs]
+    return f"has not looked at {', '.join(untried)} yet" if untried else None
 
 
 def flows(prefect: str | None) -> str | None:

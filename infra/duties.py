@@ -1,0 +1,173 @@
+"""What the sidecar does: routes, neurons, prices, the recorder, and Triton's releases."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from infra.chain import BittensorChain, ChainPort
+from infra.ports import endpoints, need
+from infra.settings import Settings
+from infra.sidecar import Duty
+from infra.triton import Triton
+from serving.clock import Clock, ClockError
+from serving.errors import UserError
+from serving.state import NeuronTable, RouteTable, write_state
+from serving.types import ReleaseId
+
+log = structlog.get_logger("sidecar")
+LOCAL_NEURONS = Path(__file__).parent / "local" / "neurons.json"
+PRICES_EVERY = 5.0
+"""Seconds of wall time; less when recorded time runs faster than the wall's."""
+
+
+def all_duties(settings: Settings) -> list[Duty]:
+    """The duties of this home, none of them begun."""
+    duties = [routes(settings), neurons(settings), prices(settings), releases(settings)]
+    return [*duties, recorder(settings)] if settings.prices.record else duties
+
+
+def routes(settings: Settings) -> Duty:
+    """The ledger's routes into ``routes.json``, every second."""
+    made: list[Callable[[], object]] = []
+
+    def run() -> None:
+        if not made:
+            from infra.ledger import open_ledger
+            from infra.routes import publish_routes
+
+            ledger = open_ledger(settings)
+            made.append(lambda: publish_routes(ledger, settings.paths.routes))
+        made[0]()
+
+    return Duty("routes", run, lambda: 1.0)
+
+
+def neurons(settings: Settings, chain: ChainPort | None = None) -> Duty:
+    """The subnet's neurons into ``neurons.json``: the packaged table in ``local``, else the chain's."""
+
+    def from_package() -> None:
+        table = msgspec.json.decode(LOCAL_NEURONS.read_bytes(), type=NeuronTable)
+        write_state(settings.paths.neurons, NeuronTable(settings.netuid, time.time(), table.neurons))
+
+    def from_chain() -> None:
+        source = chain or BittensorChain(settings.profile)
+        write_state(settings.paths.neurons, source.neurons(settings.netuid))
+
+    if settings.profile == "local" and chain is None:
+        return Duty("neurons", from_package, lambda: 30.0)
+    return Duty("neurons", from_chain, lambda: 300.0, longest_pause=600.0)
+
+
+def prices(settings: Settings) -> Duty:
+    """Every asset's recent prices into ``prices.json``, and at once when recorded time is set."""
+    clock = Clock(settings.paths.clock if settings.profile == "local" else None)
+    made: list[Callable[[], None]] = []
+
+    def run() -> None:
+        if not made:
+            from infra.prices import price_store
+
+            store = price_store(settings)
+            made.append(lambda: write_state(settings.paths.prices, store.book(clock.subnet())))
+        made[0]()
+
+    def every() -> float:
+        try:
+            recorded = clock.recorded()
+        except ClockError:  # `run` tells of it
+            recorded = None
+        return max(0.5, PRICES_EVERY / max(1.0, recorded.rate if recorded else 1.0))
+
+    return Duty("prices", run, every, changed=lambda: _stamp(settings.paths.clock))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Differs after every replacement of the file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def recorder(settings: Settings) -> Duty:
+    """What the live source says into the price store."""
+    made: list[Callable[[], object]] = []
+
+    def run() -> None:
+        if not made:
+            from infra.recorder import recorder as make
+
+            made.append(make(settings).once)
+        made[0]()
+
+    return Duty("recorder", run, lambda: settings.prices.record_every, longest_pause=600.0)
+
+
+def releases(settings: Settings) -> Duty:
+    """Every routed release loaded into Triton, so that a Triton that was killed answers again within seconds.
+
+    The bundles lie on this box already, so neither the object store nor MLflow is needed for that.
+    """
+
+    def run() -> None:
+        wanted = routed(settings.paths.routes)
+        if not wanted:
+            return
+        triton = Triton(need(endpoints(settings).triton_grpc, "Triton"))  # a new channel: an old one may be backing off
+        try:
+            loaded = triton.loaded()
+            problems = [_load(settings, triton, release) for release in wanted if release not in loaded]
+        finally:
+            triton.close()
+        if any(problems):
+            raise UserError("; ".join(problem for problem in problems if problem))
+
+    return Duty("releases", run, lambda: 1.0, longest_pause=1.0)
+
+
+def routed(path: Path) -> list[ReleaseId]:
+    """Every release that the routes name, the stable ones first."""
+    try:
+        slots = msgspec.json.decode(path.read_bytes(), type=RouteTable).slots.values()
+    except FileNotFoundError:
+        return []
+    names = [slot.stable for slot in slots]
+    names += [slot.canary.release for slot in slots if slot.canary]
+    names += [name for slot in slots for name in (slot.fallback, slot.shadow)]
+    return list(dict.fromkeys(name for name in names if name is not None))
+
+
+def _load(settings: Settings, triton: Triton, release: ReleaseId) -> str | None:
+    """Load one release; what kept it from that is told and holds up no other."""
+    try:
+        _bring(settings, release)
+        began = time.monotonic()
+        triton.load(release)
+    except UserError as error:
+        return str(error)
+    log.info("release loaded", release=release, seconds=round(time.monotonic() - began, 3))
+    return None
+
+
+def _bring(settings: Settings, release: ReleaseId) -> None:
+    """Make sure that the release lies whole below ``models``; asks the object store only if it does not."""
+    from infra.ledger import LedgerError, open_ledger
+    from infra.objects import object_store
+    from infra.releases import fetch, verify
+
+    try:
+        ledger = open_ledger(settings)
+        try:
+            digest = ledger.release(release).sha256
+        finally:
+            ledger.close()
+    except LedgerError:
+        verify(settings.paths.models / release)  # the id holds 48 bits of the digest: enough until the ledger is back
+        return
+    fetch(object_store(settings), release, settings.paths.models, sha256=digest)

@@ -1,0 +1,1 @@
+"""What profile ``local`` knows instead of a chain."""
