@@ -11,10 +11,12 @@
 # %% [markdown]
 # # Prices and volatility
 #
-# What do the real bars look like that the models are fitted on and judged by? Three questions decide which model is worth a try:
-# does volatility depend on the time of day, are the tails heavier than a Gaussian's, and how much of a prompt can the bars score?
+# What do the real bars look like that the models are fitted on and judged by? Three questions decide which
+# model is worth a try: does volatility depend on the time of day, are the tails heavier than a Gaussian's, and
+# how much of a prompt can the bars score?
 #
-# It needs a stack that is up (`make up`), and says so if there is none. `HEADFRAME_HOME` chooses another one, such as the demo's `var/demo`.
+# It needs a stack that is up (`make up`), and says so if there is none. `HEADFRAME_HOME` chooses another one,
+# such as the demo's `var/demo`.
 
 # %%
 import matplotlib.pyplot as plt
@@ -46,8 +48,9 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# `AAPLX` is a token that trades round the clock; the bars are of the share behind it, in New York's regular hours. So they are real
-# (`simulated` is false) and a stand-in (`proxy` is true). The notes of each series tell its gaps and whatever was dropped.
+# `AAPLX` is a token that trades round the clock; the bars are of the share behind it, in New York's regular
+# hours. So they are real (`simulated` is false) and a stand-in (`proxy` is true). The notes of each series tell
+# its gaps and whatever was dropped.
 
 # %%
 ASSET = "AAPLX"
@@ -80,8 +83,9 @@ print(f"{len(minutes)} one-minute, {len(hours)} hourly and {len(nights)} overnig
 # %% [markdown]
 # ## Volatility by time of day
 #
-# The root mean square of the returns, per half hour of the session for minutes and per bar for hours. The bar that opens the session
-# is missing on the right, because its return would include the night; the night has a line of its own.
+# The root mean square of the returns, per half hour of the session for minutes and per bar for hours. The bar
+# that opens the session is missing on the right, because its return would include the night; the night has a
+# line of its own.
 
 
 # %%
@@ -109,8 +113,9 @@ print(f"busiest half hour / quietest: {by_half_hour.max() / by_half_hour.min():.
 # %% [markdown]
 # ## Tails
 #
-# How often is a return beyond k standard deviations? A Gaussian leaves the plot quickly; a Student t with few degrees of freedom does not.
-# Part of the weight is the time of day itself, so the second curve divides each return by the volatility of its own half hour first.
+# How often is a return beyond k standard deviations? A Gaussian leaves the plot quickly; a Student t with few
+# degrees of freedom does not. Part of the weight is the time of day itself, so the second curve divides each
+# return by the volatility of its own half hour first.
 
 # %%
 k = np.linspace(0, 6, 61)
@@ -125,15 +130,15 @@ axis.semilogy(k, 2 * stats.norm.sf(k), "k--", linewidth=1, label="Gaussian")
 axis.set(title=f"Share of one-minute returns beyond k sigma, {ASSET}", xlabel="k", ylim=(1 / len(minutes) / 2, 1.2))
 axis.legend()
 plt.show()
-print(
-    f"excess kurtosis {stats.kurtosis(flat):.1f}, by time of day {stats.kurtosis(own):.1f}; t with {degrees:.1f} degrees"
-)
+print(f"excess kurtosis {stats.kurtosis(flat):.1f}, by time of day {stats.kurtosis(own):.1f}")
+print(f"a Student t fitted to the latter has {degrees:.1f} degrees of freedom")
 
 # %% [markdown]
 # ## What the bars can score
 #
-# A prompt is scored on the price changes over several intervals, and only where a price is known at both ends. Inside a session the minute
-# bars score a whole hour. Of a day in steps of five minutes the hourly bars know a handful of instants, so little of `synth-low` can be judged.
+# A prompt is scored on the price changes over several intervals, and only where a price is known at both ends.
+# Inside a session the minute bars score a whole hour. Of a day in steps of five minutes the hourly bars know a
+# handful of instants, so little of `synth-low` can be judged.
 
 # %%
 for slot, grid in GRIDS.items():
@@ -146,4 +151,5 @@ for slot, grid in GRIDS.items():
     )
 
 # %% [markdown]
-# So a model with volatility by time of day and heavy tails is worth a try, above all for `synth-high`: `02_train_a_candidate` does it.
+# So a model with volatility by time of day and heavy tails is worth a try, above all for `synth-high`:
+# `02_train_a_candidate` does it.
