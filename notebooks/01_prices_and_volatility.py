@@ -55,7 +55,7 @@ pd.DataFrame(
 # %%
 ASSET = "AAPLX"
 BPS = 1e4  # basis points: returns below are 1/100 of a percent
-for one in store.series():
+for one in (one for one in store.series() if not one.simulated):
     print(f"{one.asset} {one.step} s:", *(one.notes or ["no gap"]), sep="\n    ")
 
 
