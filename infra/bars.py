@@ -179,13 +179,22 @@ def digest(bars: pd.DataFrame) -> str:
     return state.hexdigest()
 
 
-def coarser(bars: pd.DataFrame, step: int) -> pd.DataFrame:
-    """Bars of `step` seconds from finer ones, opening on multiples of `step`; of what is there, gaps and all."""
+def grouped(bars: pd.DataFrame, opens: pd.Series[int]) -> pd.DataFrame:
+    """One bar for all rows of one opening time: `opens`, unix s, one a row."""
+    group = bars.drop(columns="time").groupby(opens.to_numpy(), sort=True)
+    made = group.agg({"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"})
+    made.insert(0, "time", made.index.astype("int64"))
+    return made.reset_index(drop=True)[list(COLUMNS)]
+
+
+def coarser(bars: pd.DataFrame, fine: int, step: int) -> pd.DataFrame:
+    """Bars of `step` seconds, opening on its multiples, from bars of `fine`; those whose ends are both there."""
     if bars.empty:
         return bars
-    group = bars.groupby(bars["time"] // step * step, sort=True)
-    made = group.agg({"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"})
-    return made.reset_index()[list(COLUMNS)]
+    opens = bars["time"] // step * step
+    made = grouped(bars, opens)
+    whole = made["time"].isin(bars["time"]) & (made["time"] + step - fine).isin(bars["time"])
+    return made[whole].reset_index(drop=True)
 
 
 def iso(at: float) -> str:

@@ -266,7 +266,7 @@ class PriceStore:
     def _make_view(self, names: list[SeriesName], step: int) -> _View:
         loaded = [self._load(name, self._indexes[name]) for name in names]
         stacked = pd.concat(
-            [tables.coarser(b, step) if n.step < step else b for n, b in zip(names, loaded, strict=True)]
+            [tables.coarser(b, n.step, step) if n.step < step else b for n, b in zip(names, loaded, strict=True)]
         )
         one_each = stacked.drop_duplicates("time", keep="first").sort_values("time").reset_index(drop=True)
         mine = [self._indexes[name] for name in names]

@@ -79,9 +79,15 @@ class Prices(_Part):
 
     packaged: bool = True
     folder: Path | None = None
+    folder_timezone: str = ""
+    """IANA name of the zone that text times without an offset are in; empty refuses them."""
     pyth: bool = False
     pyth_spot_url: str = "https://hermes.pyth.network"
     pyth_history_url: str = "https://benchmarks.pyth.network"
+    pyth_api_key: str = ""
+    """Pyth's bearer token; Hermes asks for one since August 2026."""
+    pyth_history_days: float = 7.0
+    """How far back the first ingest goes."""
     record: bool = False
     """Let the sidecar record what the live source says."""
     record_every: float = 60.0

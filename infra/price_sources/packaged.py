@@ -9,6 +9,7 @@ from importlib import resources
 
 import pandas as pd
 
+from infra.market_hours import Hours
 from infra.price_sources import SourceError
 
 ASSET = "AAPLX"
@@ -28,7 +29,7 @@ class Packaged:
     name = "packaged"
     simulated = False
     proxy = True
-    hours = "new-york"
+    hours: Hours | None = "new-york"
 
     def offers(self) -> Sequence[tuple[str, int]]:
         """AAPLX by the hour and by the minute."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from infra import bars
-from infra.market_hours import DAY
+from infra.market_hours import DAY, Hours
 from infra.price_sources import ASSETS, SourceError
 
 SIGMA = {
@@ -43,7 +43,7 @@ class Simulated:
     name = "simulated"
     simulated = True
     proxy = False
-    hours = "round-the-clock"
+    hours: Hours | None = "round-the-clock"
 
     def __init__(self, assets: Sequence[str] = ASSETS) -> None:
         self.assets = tuple(assets)
