@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib.util
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ import yaml
 from pydantic import BaseModel
 
 from infra.settings import ROOT, Settings, load_settings
+from infra.stack import commands
 from infra.stack.commands import tool, tritonserver
 
 FOLDER = ROOT / "infra" / "deploy" / "compose"
@@ -216,6 +218,29 @@ def test_no_part_phones_home() -> None:
         assert _environment(name)["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert _environment("prefect")["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert "-master.telemetry=false" in SERVICES["s3"]["command"]
+
+
+def test_switches_are_those_of_the_embedded_stack(tmp_path: Path) -> None:
+    s3 = load_settings_of("flows").s3
+    same = {
+        "mlflow": commands.mlflow_server(tmp_path, 5000, s3, s3.endpoint).env,
+        "prefect": commands.prefect_server(tmp_path, 4200).env,
+        "flows": commands.mlflow_client_env(s3, s3.endpoint)
+        | commands.prefect_client_env(Path("/tmp/prefect"), "http://prefect:4200/api"),
+    }
+    own = {"PREFECT_HOME", "PREFECT_PROFILES_PATH", "PREFECT_API_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL"}
+    for name, env in same.items():
+        skipped = own if name == "prefect" else set()
+        expected = {key: value for key, value in env.items() if key not in skipped}
+        assert expected.items() <= _environment(name).items()
+
+
+def test_processes_of_ours_start_as_in_the_embedded_stack() -> None:
+    assert SERVICES["gateway"]["command"] == ["headframe", "serve"]
+    for name in ("sidecar", "flows"):
+        python, flag, module = SERVICES[name]["command"]
+        assert (python, flag) == ("python", "-m")
+        assert importlib.util.find_spec(module) is not None
 
 
 def test_the_example_names_every_variable_and_holds_no_secret() -> None:
