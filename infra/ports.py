@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from serving.clock import replace_file
 from serving.errors import UserError
 
 _GRPC_OFFSET = 10_000  # SeaweedFS puts its gRPC ports there and cannot be told otherwise
+_PICKED_FROM = (15_000, 22_700)
+"""Below the ports that the kernel lends to outgoing connections, with the offset added too: a part that is started
+again finds its port free."""
 _PAIRED = frozenset({"s3", "s3_master", "s3_volume", "s3_filer", "s3_admin"})
 
 
@@ -34,11 +38,11 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 def _pick(name: str, host: str, taken: set[int]) -> int:
     for _ in range(200):
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            port = int(probe.getsockname()[1])
+        port = random.randrange(*_PICKED_FROM)
         twin = port + _GRPC_OFFSET
-        if port in taken or (name in _PAIRED and (twin > 65535 or twin in taken or not is_free(twin, host))):
+        if port in taken or not is_free(port, host):
+            continue
+        if name in _PAIRED and (twin in taken or not is_free(twin, host)):
             continue
         return port
     raise UserError(f"no free port found for {name} on {host}; set [ports] {name} in headframe.toml")
