@@ -1,0 +1,1 @@
+"""Price paths for the Synth subnet: fit (`train`), bundle (`release`), and what Triton runs (`model`)."""
