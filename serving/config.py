@@ -73,7 +73,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     traffic_disk_cap: int = 2_000_000_000
     """Bytes; above it the oldest bodies are dropped, digests stay."""
-    drain_s: float = 30.0
+    drain_s: float = 15.0
     """How long SIGTERM waits for what was admitted."""
 
 

@@ -1,0 +1,138 @@
+"""Who is served next, and who is told to come back: budgets by hotkey, and a bounded queue in front of Triton."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from bisect import insort
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from math import ceil
+
+import lmdb
+
+from serving.errors import Refusal
+from serving.wire.keys import PublicKey
+
+_U64 = struct.Struct(">Q")
+
+
+class Budgets:
+    """Requests that one hotkey may send, counted over all workers of a box and across restarts.
+
+    One number a hotkey: the time at which its budget would be full again. A request moves it by 1/rate; when it lies
+    more than burst/rate ahead, the request is refused (429).
+    """
+
+    def __init__(self, env: lmdb.Environment, *, per_s: float, burst: int) -> None:
+        self._env = env
+        self._cost_ns = int(1e9 / per_s)
+        self._ahead_ns = self._cost_ns * burst
+        self._db = env.open_db(b"budgets")
+
+    def spend(self, sender: PublicKey, now_ns: int) -> None:
+        """Charge one request; raises Refusal (429) with the seconds to wait."""
+        with self._env.begin(write=True, db=self._db) as txn:
+            stored = txn.get(sender)
+            full_at = _U64.unpack(stored)[0] if stored is not None else 0
+            if full_at > now_ns + self._ahead_ns + self._cost_ns:  # our clock stepped back
+                full_at = now_ns
+            full_at = max(full_at, now_ns) + self._cost_ns
+            over_ns = full_at - now_ns - self._ahead_ns
+            if over_ns <= 0:
+                txn.put(sender, _U64.pack(full_at))
+                return
+        raise Refusal(429, "over_budget", "too many requests from this hotkey", retry_after=max(1, ceil(over_ns / 1e9)))
+
+
+@dataclass(order=True, slots=True)
+class _Waiter:
+    """Best first: more stake, then the earlier deadline, then the earlier arrival."""
+
+    rank: tuple[float, float, int]
+    place: asyncio.Future[None] = field(compare=False)
+
+
+class Admission:
+    """A bounded number of requests in Triton, and a bounded queue of those that wait, ordered by stake and deadline.
+
+    When the queue is full the least of all, the newcomer included, is refused at once (503). Whoever waits is let in or
+    refused before its deadline. Deadlines are `time.monotonic` seconds.
+    """
+
+    def __init__(
+        self, *, in_flight: int, waiting: int, retry_after: int = 2, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.in_flight = 0
+        self._limit = in_flight
+        self._cap = waiting
+        self._retry_after = retry_after
+        self._clock = clock
+        self._queue: list[_Waiter] = []
+        self._arrivals = 0
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._queue)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a newcomer would have to wait."""
+        return self.in_flight >= self._limit
+
+    @asynccontextmanager
+    async def enter(self, *, stake: float, deadline: float) -> AsyncIterator[None]:
+        """Hold a place in Triton; raises Refusal (503) when there is none to be had in time."""
+        if self._clock() >= deadline:
+            raise self._too_late()
+        if self.busy:
+            await self._wait(stake, deadline)  # the place of whoever leaves is handed over, not freed
+        else:
+            self.in_flight += 1
+        try:
+            yield
+        finally:
+            self._leave()
+
+    async def _wait(self, stake: float, deadline: float) -> None:
+        self._arrivals += 1
+        waiter = _Waiter((-stake, deadline, self._arrivals), asyncio.get_running_loop().create_future())
+        if len(self._queue) >= self._cap:
+            least = self._queue[-1] if self._queue else None
+            if least is None or least < waiter:
+                raise self._full()
+            self._queue.pop()
+            least.place.set_exception(self._full())
+        insort(self._queue, waiter)
+        try:
+            async with asyncio.timeout(deadline - self._clock()):
+                await waiter.place
+        except TimeoutError:
+            self._withdraw(waiter)
+            raise self._too_late() from None
+        except asyncio.CancelledError:
+            self._withdraw(waiter)
+            raise
+
+    def _withdraw(self, waiter: _Waiter) -> None:
+        if waiter in self._queue:
+            self._queue.remove(waiter)
+        elif waiter.place.done() and not waiter.place.cancelled() and waiter.place.exception() is None:
+            self._leave()  # it was given a place in the same breath
+
+    def _leave(self) -> None:
+        while self._queue:
+            waiter = self._queue.pop(0)
+            if not waiter.place.done():
+                waiter.place.set_result(None)
+                return
+        self.in_flight -= 1
+
+    def _full(self) -> Refusal:
+        return Refusal(503, "queue_full", "more requests than this miner can take now", retry_after=self._retry_after)
+
+    def _too_late(self) -> Refusal:
+        return Refusal(503, "too_late", "no answer can be ready in time", retry_after=self._retry_after)

@@ -1,0 +1,178 @@
+"""From a task to a valid answer: inputs, Triton, the subnet's answer and validity rule, and what to do when one fails.
+
+An answer that the validator would void is never sent. A release that fails is passed over for the next one; a server
+that is away is waited for until shortly before the deadline, since an inference can be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple, Protocol
+
+from serving.call import Call, answer_digest, answer_seed
+from serving.errors import Refusal
+from serving.files import StateFile
+from serving.metrics import Metrics
+from serving.records import Role
+from serving.routes import RouteReader, candidates
+from serving.state import PriceBook
+from serving.subnets.base import Inputs, Route, Task, Tensors
+from serving.traffic import TrafficWriter
+from serving.triton import ReleaseFault, ReleaseMissing, ServerDown, TooLate
+from serving.types import ReleaseId
+
+FIRST_WAIT_S = 0.02
+LONGEST_WAIT_S = 0.25
+SHADOW_TIMEOUT_S = 30.0
+LEAST_PRIORITY = 3
+
+
+class Infers(Protocol):
+    """What is needed of Triton."""
+
+    async def infer(self, release: ReleaseId, tensors: Tensors, *, priority: int, timeout_s: float) -> Tensors:
+        """Outputs of one inference; raises serving.triton's faults."""
+        ...
+
+
+class Tried(NamedTuple):
+    """What became of one release's outputs."""
+
+    body: bytes | None
+    """The reply, None when the answer is not valid."""
+    code: str
+    """``ok``, ``invalid`` or ``error``."""
+    reason: str | None
+    digest: str
+
+
+class Answerer:
+    """Answers tasks from the releases that the route table names."""
+
+    def __init__(
+        self, *, routes: RouteReader, prices: StateFile[PriceBook], triton: Infers, traffic: TrafficWriter,
+        metrics: Metrics, shadows: int,
+    ) -> None:  # fmt: skip
+        self.routes = routes
+        self.prices = prices
+        self._triton = triton
+        self._traffic = traffic
+        self._metrics = metrics
+        self._shadow_limit = shadows
+        self._shadows: set[asyncio.Task[None]] = set()
+
+    async def answer(self, call: Call, route: Route, task: Task) -> bytes:
+        """The body of a 200 for `call`, which then knows seed, inputs, role and release.
+
+        Raises Refusal: 503 when no release can answer in time or an input is missing, 500 when every release's
+        answer failed the validator's rules.
+        """
+        call.seed = answer_seed(task)
+        call.inputs = route.inputs(task, call.seed, self.prices.get(), call.subnet_at)
+        call.stages.mark("inputs")
+        failed: set[ReleaseId] = set()
+        wait_s = FIRST_WAIT_S
+        while True:
+            body = await self._one_round(call, route, task, call.inputs, failed)
+            if body is not None:
+                return body
+            if call.left_s() <= wait_s:
+                raise Refusal(503, "model_away", "the model is not there to answer in time", retry_after=5)
+            await asyncio.sleep(wait_s)
+            call.stages.mark("wait")
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+    async def _one_round(
+        self, call: Call, route: Route, task: Task, inputs: Inputs, failed: set[ReleaseId]
+    ) -> bytes | None:
+        """Ask each release that has not failed yet, once; None when another round may do better."""
+        tries = candidates(self.routes.slot(task.slot), task.slot, call.caller.hotkey, task.canonical)
+        for role, release in tries:
+            if release in failed:
+                continue
+            try:
+                outputs = await self._triton.infer(
+                    release, inputs.tensors, priority=call.caller.priority, timeout_s=call.left_s()
+                )
+            except ReleaseMissing:
+                continue
+            except ServerDown:
+                break
+            except TooLate:
+                self._metrics.release(task.slot, release, role, "late")
+                raise Refusal(503, "too_late", "the model did not answer in time", retry_after=5) from None
+            except ReleaseFault as fault:
+                self._fault(call, task, role, release, Tried(None, "error", str(fault)[:500], ""))
+                failed.add(release)
+                continue
+            finally:
+                call.stages.mark("triton")
+            tried = try_answer(route, task, outputs, legacy=call.dialect == "legacy")
+            call.stages.mark("answer")
+            if tried.body is not None:
+                call.role, call.release, call.digest = role, release, tried.digest
+                call.answer_bytes = len(tried.body)
+                self._metrics.release(task.slot, release, role, "ok")
+                return tried.body
+            self._fault(call, task, role, release, tried)
+            failed.add(release)
+        if all(release in failed for _, release in tries):
+            raise Refusal(500, "no_valid_answer", "the model gave no valid answer")
+        return None
+
+    def _fault(self, call: Call, task: Task, role: Role, release: ReleaseId, tried: Tried) -> None:
+        """Count a fault against the release and keep its evidence."""
+        self._metrics.release(task.slot, release, role, tried.code)
+        self._side(call, role, release, tried)
+
+    def _side(self, call: Call, role: Role, release: ReleaseId, tried: Tried) -> None:
+        record = call.side_record(
+            role=role, release=release, code=tried.code, reason=tried.reason, digest=tried.digest or None
+        )
+        self._traffic.append(record)
+
+    def shadow(self, call: Call, route: Route, task: Task, *, busy: bool) -> None:
+        """Give the shadow release a copy of an answered call, in the background; dropped when there is no room."""
+        release = self.routes.slot(task.slot).shadow
+        if release is None or release == call.release or call.inputs is None:
+            return
+        if busy or len(self._shadows) >= self._shadow_limit:
+            self._metrics.release(task.slot, release, "shadow", "dropped")
+            return
+        running = asyncio.get_running_loop().create_task(self._shadow(call, route, task, call.inputs, release))
+        self._shadows.add(running)
+        running.add_done_callback(self._shadows.discard)
+
+    async def _shadow(self, call: Call, route: Route, task: Task, inputs: Inputs, release: ReleaseId) -> None:
+        try:
+            outputs = await self._triton.infer(
+                release, inputs.tensors, priority=LEAST_PRIORITY, timeout_s=SHADOW_TIMEOUT_S
+            )
+        except ReleaseFault as fault:
+            tried = Tried(None, "error", str(fault)[:500], "")
+        except (ReleaseMissing, ServerDown, TooLate):
+            self._metrics.release(task.slot, release, "shadow", "away")
+            return
+        else:
+            tried = try_answer(route, task, outputs, legacy=False)
+        self._metrics.release(task.slot, release, "shadow", tried.code)
+        self._side(call, "shadow", release, tried)
+
+    async def close(self) -> None:
+        """Drop the shadows that still run."""
+        for running in list(self._shadows):
+            running.cancel()
+        await asyncio.gather(*self._shadows, return_exceptions=True)
+
+
+def try_answer(route: Route, task: Task, outputs: Tensors, *, legacy: bool) -> Tried:
+    """The reply that a release's outputs make, if the validator's own rules would accept it."""
+    digest = answer_digest(outputs)
+    try:
+        answer = route.answer(task, outputs)
+        reason = route.check(task, answer)
+        if reason is not None:
+            return Tried(None, "invalid", reason[:500], digest)
+        return Tried(route.reply(task, answer, legacy=legacy), "ok", None, digest)
+    except Exception as error:  # outputs that the subnet's code cannot even read are the release's fault
+        return Tried(None, "invalid", f"{type(error).__name__}: {error}"[:500], digest)

@@ -1,0 +1,111 @@
+"""One verified call on its way through the gateway, and what the traffic record will say of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from serving.identity import Caller
+from serving.records import Role, TensorBytes, TrafficRecord
+from serving.subnets.base import Inputs, Task, Tensors
+from serving.triton import pack
+from serving.types import ReleaseId, UnixSeconds
+from serving.wire.claim import DialectName
+
+
+class Stages:
+    """Milliseconds by stage of the road; a stage that is passed twice adds up."""
+
+    def __init__(self) -> None:
+        self.started = self._last = time.perf_counter()
+        self.ms: dict[str, float] = {}
+
+    def mark(self, stage: str) -> None:
+        """The time since the last mark belongs to `stage`."""
+        now = time.perf_counter()
+        self.ms[stage] = self.ms.get(stage, 0.0) + (now - self._last) * 1e3
+        self._last = now
+
+    def total_s(self) -> float:
+        """Seconds since the request arrived."""
+        return time.perf_counter() - self.started
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """A call whose signature is good and whose nonce is new."""
+
+    request_id: str
+    dialect: DialectName
+    synapse: str
+    caller: Caller
+    at: float
+    """Wall time of arrival, unix s."""
+    subnet_at: UnixSeconds
+    """Subnet time of arrival, unix s."""
+    deadline: float
+    """`time.monotonic` seconds at which the answer must be on its way."""
+    timeout_s: float
+    """What the caller allows, as far as the route allows it."""
+    stages: Stages
+
+    task: Task | None = None
+    seed: int = 0
+    inputs: Inputs | None = None
+    role: Role = "none"
+    release: ReleaseId | None = None
+    digest: str | None = None
+    answer_bytes: int = 0
+    recorded: dict[str, Any] = field(default_factory=dict)
+
+    def left_s(self) -> float:
+        """Seconds until the deadline."""
+        return self.deadline - time.monotonic()
+
+    def record(self, status: int, code: str, reason: str | None = None) -> TrafficRecord:
+        """The record of this call's own answer or refusal, bodies included."""
+        tensors = self.inputs.tensors if self.inputs else {}
+        return self._record(
+            role=self.role, release=self.release, status=status, code=code, reason=reason, answer_digest=self.digest,
+            request=self.task.canonical if self.task else b"", answer_bytes=self.answer_bytes,
+            tensors={name: tensor_bytes(tensor) for name, tensor in tensors.items()},
+        )  # fmt: skip
+
+    def side_record(
+        self, *, role: Role, release: ReleaseId, code: str, reason: str | None, digest: str | None
+    ) -> TrafficRecord:
+        """The record of another release's try at the same request; the bodies are in the call's own record."""
+        return self._record(
+            role=role, release=release, status=200 if code == "ok" else 500, code=code, reason=reason,
+            answer_digest=digest,
+        )  # fmt: skip
+
+    def _record(self, **facts: Any) -> TrafficRecord:
+        return TrafficRecord(
+            request_id=self.request_id, at=self.at, subnet_at=self.subnet_at, dialect=self.dialect,
+            caller=self.caller.hotkey, slot=self.task.slot if self.task else "", synapse=self.synapse, seed=self.seed,
+            inputs=self.inputs.recorded if self.inputs else {}, deadline_s=self.timeout_s,
+            timings_ms={**self.stages.ms, "total": self.stages.total_s() * 1e3}, **facts,
+        )  # fmt: skip
+
+
+def tensor_bytes(tensor: Any) -> TensorBytes:
+    """A tensor as the traffic record keeps it: Triton's datatype and the very bytes that it was sent."""
+    datatype, raw = pack(tensor)
+    return TensorBytes(dtype=datatype, shape=list(tensor.shape), data=raw)
+
+
+def answer_seed(task: Task) -> int:
+    """The seed of a task's answer, 63 bits of sha256 over slot and inputs: the same for every caller and nonce."""
+    digest = sha256(task.slot.encode() + b"\n" + task.canonical).digest()
+    return int.from_bytes(digest[:8], "big") & 0x7FFF_FFFF_FFFF_FFFF
+
+
+def answer_digest(outputs: Tensors) -> str:
+    """sha256 of the output tensors' bytes as Triton gave them, in the order of their names."""
+    digest = sha256()
+    for name in sorted(outputs):
+        digest.update(pack(outputs[name])[1])
+    return digest.hexdigest()

@@ -1,0 +1,98 @@
+"""What the gateway counts. Every worker writes to files of its own; the private port adds them up.
+
+prometheus_client decides at its import whether values go to files, by PROMETHEUS_MULTIPROC_DIR, which the parent sets
+for its workers; elsewhere (in tests) values stay in memory.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from serving.call import Call, Stages
+from serving.records import Role
+from serving.types import ReleaseId, SlotName
+
+_SECONDS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0,
+)  # fmt: skip
+CLASSES = {1: "upper", 2: "middle", 3: "lower"}
+"""Caller classes by priority, that is by rank of stake."""
+
+
+class Metrics:
+    """The gateway's metrics; every label has a bounded set of values, listed in the help text."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        registry = registry or CollectorRegistry()
+        self._requests = Counter(
+            "headframe_requests",
+            "Requests answered. dialect: legacy, btauth, none. route: a synapse name, ping, other. "
+            "outcome: ok, hung_up, or a refusal's code. caller: upper, middle, lower (third by stake), unknown.",
+            ["dialect", "route", "outcome", "caller"],
+            registry=registry,
+        )
+        self._refusals = Counter(
+            "headframe_refusals",
+            "Requests refused. status: the HTTP status. code: why.",
+            ["status", "code"],
+            registry=registry,
+        )
+        self._stages = Histogram(
+            "headframe_stage_seconds",
+            "Time by stage of the road. stage: head, identity, body, signature, nonce, parse, queue, inputs, triton, "
+            "answer, wait, send, total.",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._releases = Counter(
+            "headframe_release_requests",
+            "Requests given to a release. slot: a configured slot. release: its id. role: stable, canary, shadow, "
+            "fallback. outcome: ok, invalid, error, late, away, dropped.",
+            ["slot", "release", "role", "outcome"],
+            registry=registry,
+        )
+        self._skew = Gauge(
+            "headframe_caller_clock_seconds",
+            "Age of the newest verified request when it arrived; negative when the caller's clock is ahead.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._in_flight = Gauge(
+            "headframe_in_flight", "Requests in Triton now.", registry=registry, multiprocess_mode="livesum"
+        )
+        self._waiting = Gauge(
+            "headframe_waiting", "Requests that wait for a place now.", registry=registry, multiprocess_mode="livesum"
+        )
+        self._lost = Gauge(
+            "headframe_traffic_lost",
+            "Records that the disk refused since the workers started.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+
+    def request(self, *, dialect: str | None, route: str, outcome: str, call: Call | None, stages: Stages) -> None:
+        """One finished request."""
+        caller = CLASSES[call.caller.priority] if call is not None else "unknown"
+        self._requests.labels(dialect or "none", route, outcome, caller).inc()
+        for stage, ms in stages.ms.items():
+            self._stages.labels(stage).observe(ms / 1e3)
+        self._stages.labels("total").observe(stages.total_s())
+
+    def refusal(self, status: int, code: str) -> None:
+        """One refusal, also where no request could be read."""
+        self._refusals.labels(str(status), code).inc()
+
+    def release(self, slot: SlotName, release: ReleaseId, role: Role, outcome: str) -> None:
+        """One request given to a release."""
+        self._releases.labels(slot, release, role, outcome).inc()
+
+    def caller_clock(self, age_s: float) -> None:
+        """The age of a request whose signature was good."""
+        self._skew.set(age_s)
+
+    def levels(self, *, in_flight: int, waiting: int, lost: int) -> None:
+        """How full this worker is."""
+        self._in_flight.set(in_flight)
+        self._waiting.set(waiting)
+        self._lost.set(lost)

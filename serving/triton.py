@@ -1,0 +1,165 @@
+"""One inference call to Triton over gRPC, and what its failures mean for the road."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+import numpy.typing as npt
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from serving.subnets.base import Tensors
+from serving.types import ReleaseId
+
+MAX_MESSAGE = 64 * 1024 * 1024
+_CHANNEL = [
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    # a restarted Triton must be found again within a fraction of a second
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.enable_retries", 0),
+]
+_NUMERIC = {
+    "BOOL": np.dtype("?"), "UINT8": np.dtype("u1"), "UINT16": np.dtype("<u2"), "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"), "INT8": np.dtype("i1"), "INT16": np.dtype("<i2"), "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"), "FP16": np.dtype("<f2"), "FP32": np.dtype("<f4"), "FP64": np.dtype("<f8"),
+}  # fmt: skip
+_NAMES = {dtype: name for name, dtype in _NUMERIC.items()}
+
+
+class TritonFault(Exception):
+    """Triton gave no answer that can be used; `code` says why, in a word for counters."""
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(f"{code}: {detail}" if detail else code)
+        self.code = code
+
+
+class ServerDown(TritonFault):
+    """No release can answer now: the server is away, starting, or draining. Worth another try."""
+
+
+class ReleaseMissing(TritonFault):
+    """The server is there, the release is not loaded. Worth another try, elsewhere first."""
+
+
+class ReleaseFault(TritonFault):
+    """The release itself failed on this request; another try would fail again."""
+
+
+class TooLate(TritonFault):
+    """The time given ran out."""
+
+
+class Triton:
+    """A client of one Triton server, for one event loop."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    async def infer(
+        self, release: ReleaseId, tensors: Tensors, *, priority: int, timeout_s: float
+    ) -> dict[str, npt.NDArray[Any]]:
+        """The release's outputs by name, without ``RELEASE``, which must name the release that was asked.
+
+        `priority` is 1 (first) to 3; `timeout_s` bounds the wait in Triton's queue and the whole call.
+        Raises ServerDown, ReleaseMissing, ReleaseFault or TooLate.
+        """
+        if timeout_s <= 0:
+            raise TooLate("too_late")
+        request = encode_request(release, tensors, priority=priority, timeout_s=timeout_s)
+        try:
+            response = await self._stub.ModelInfer(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise fault_of(error.code(), error.details() or "") from None
+        outputs = decode_response(response)
+        served_by = outputs.pop("RELEASE", None)
+        if served_by is None or served_by.size != 1 or served_by.reshape(-1)[0] != release.encode():
+            raise ReleaseFault("wrong_release", "the RELEASE output does not name the release that was asked")
+        return outputs
+
+    async def close(self) -> None:
+        """Close the connection; running calls are cancelled."""
+        await self._channel.close()
+
+
+def fault_of(code: grpc.StatusCode, detail: str) -> TritonFault:
+    """What a gRPC status means for the road."""
+    if code is grpc.StatusCode.NOT_FOUND or (code is grpc.StatusCode.UNAVAILABLE and "unknown model" in detail):
+        return ReleaseMissing("release_missing", detail)
+    if code is grpc.StatusCode.UNAVAILABLE and "not ready" in detail and "model" in detail:
+        return ReleaseMissing("release_missing", detail)
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        return ServerDown("triton_down", detail)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return TooLate("too_late", detail)
+    if "stub process" in detail.lower():  # Triton starts the Python process of a model again by itself
+        return ReleaseMissing("stub_down", detail)
+    return ReleaseFault("release_failed", detail)
+
+
+def encode_request(release: ReleaseId, tensors: Tensors, *, priority: int, timeout_s: float) -> Any:
+    """A ModelInferRequest with its tensors as raw bytes, its priority, and its queue timeout in microseconds."""
+    request = service_pb2.ModelInferRequest(model_name=release)
+    for name, tensor in tensors.items():
+        datatype, raw = pack(tensor)
+        request.inputs.add(name=name, datatype=datatype, shape=tensor.shape)
+        request.raw_input_contents.append(raw)
+    request.parameters["priority"].uint64_param = priority
+    request.parameters["timeout"].int64_param = max(1, int(timeout_s * 1e6))
+    return request
+
+
+def decode_response(response: Any) -> dict[str, npt.NDArray[Any]]:
+    """Output tensors by name, read-only views of the message; raises ReleaseFault when bytes and shape disagree."""
+    outputs: dict[str, npt.NDArray[Any]] = {}
+    if len(response.outputs) != len(response.raw_output_contents):
+        raise ReleaseFault("garbled", "outputs without bytes")
+    for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+        try:
+            outputs[output.name] = unpack(output.datatype, tuple(output.shape), raw)
+        except (KeyError, ValueError, struct.error):
+            raise ReleaseFault("garbled", f"output {output.name} is not what its shape says") from None
+    return outputs
+
+
+def pack(tensor: npt.NDArray[Any]) -> tuple[str, bytes]:
+    """Triton's datatype and raw bytes of an array; anything that is not numeric goes as BYTES."""
+    numeric = _NAMES.get(tensor.dtype)
+    if numeric is None:
+        return "BYTES", _pack_strings(tensor)
+    return numeric, np.ascontiguousarray(tensor).tobytes()
+
+
+def unpack(datatype: str, shape: tuple[int, ...], raw: bytes) -> npt.NDArray[Any]:
+    """The array that `pack` packed, a read-only view where it can be; raises KeyError, ValueError or struct.error."""
+    flat = _unpack_strings(raw) if datatype == "BYTES" else np.frombuffer(raw, _NUMERIC[datatype])
+    return flat.reshape(shape)
+
+
+def _pack_strings(tensor: npt.NDArray[Any]) -> bytes:
+    parts = bytearray()
+    for item in tensor.reshape(-1):
+        data = item if isinstance(item, bytes) else str(item).encode()
+        parts += struct.pack("<I", len(data)) + data
+    return bytes(parts)
+
+
+def _unpack_strings(raw: bytes) -> npt.NDArray[Any]:
+    found, at = [], 0
+    while at < len(raw):
+        (length,) = struct.unpack_from("<I", raw, at)
+        at += 4 + length
+        if at > len(raw):
+            raise ValueError("a string is longer than the tensor")
+        found.append(raw[at - length : at])
+    flat = np.empty(len(found), dtype=object)
+    flat[:] = found
+    return flat

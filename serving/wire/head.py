@@ -1,0 +1,64 @@
+"""The head of a request: bounded, without duplicates where they would matter, and otherwise as sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from serving.errors import Refusal
+
+MAX_FIELDS = 100
+MAX_BYTES = 16 * 1024
+
+_GUARDED = (b"bt_header_", b"x-bittensor-", b"epistula-", b"x-epistula-", b"body-signature")
+_GUARDED_NAMES = frozenset(
+    {
+        b"timeout", b"computed_body_hash", b"name", b"host", b"content-length", b"content-type",
+        b"content-encoding", b"transfer-encoding", b"total_size", b"header_size",
+    }
+)  # fmt: skip
+
+
+class Head(NamedTuple):
+    """What stands before the body."""
+
+    method: str
+    path: bytes
+    """As sent, percent-encoded, without the query."""
+    target: bytes
+    """Path and query as sent: what btauth signs."""
+    fields: Mapping[bytes, bytes]
+    """By lower-case name."""
+
+    def text(self, name: bytes) -> str | None:
+        """A field as ASCII text, None when absent; raises Refusal (400) when it holds anything else."""
+        value = self.fields.get(name)
+        if value is None:
+            return None
+        if not value.isascii():
+            raise Refusal(400, "header_not_ascii", "a header holds something other than ASCII")
+        return value.decode("ascii")
+
+
+def read_head(scope: Mapping[str, Any]) -> Head:
+    """The head of an ASGI scope; raises Refusal 431 (too much of it) or 400 (duplicates)."""
+    listed: list[tuple[bytes, bytes]] = scope["headers"]
+    if len(listed) > MAX_FIELDS:
+        raise Refusal(431, "too_many_headers", f"more than {MAX_FIELDS} headers")
+    if sum(len(name) + len(value) for name, value in listed) > MAX_BYTES:
+        raise Refusal(431, "headers_too_large", f"more than {MAX_BYTES} bytes of headers")
+    fields = dict(listed)
+    if len(fields) != len(listed):
+        _refuse_duplicates(listed)
+    path = scope["raw_path"]
+    query = scope["query_string"]
+    target = scope.get("headframe.target") or (path + b"?" + query if query else path)
+    return Head(scope["method"], path, target, fields)
+
+
+def _refuse_duplicates(listed: list[tuple[bytes, bytes]]) -> None:
+    seen: set[bytes] = set()
+    for name, _ in listed:
+        if name in seen and (name in _GUARDED_NAMES or name.startswith(_GUARDED)):
+            raise Refusal(400, "duplicate_header", "a header that may be there once is there twice")
+        seen.add(name)
