@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -19,7 +20,11 @@ from serving.errors import UserError
 from serving.state import NeuronTable, RouteTable, write_state
 from serving.types import ReleaseId
 
-log = structlog.get_logger("sidecar")
+if TYPE_CHECKING:
+    from infra.prices import PriceStore
+    from infra.recorder import Recorder
+
+log = structlog.get_logger()
 LOCAL_NEURONS = Path(__file__).parent / "local" / "neurons.json"
 PRICES_EVERY = 5.0
 """Seconds of wall time; less when recorded time runs faster than the wall's."""
@@ -27,8 +32,9 @@ PRICES_EVERY = 5.0
 
 def all_duties(settings: Settings) -> list[Duty]:
     """The duties of this home, none of them begun."""
-    duties = [routes(settings), neurons(settings), prices(settings), releases(settings)]
-    return [*duties, recorder(settings)] if settings.prices.record else duties
+    recording: list[Recorder] = []
+    duties = [routes(settings), neurons(settings), prices(settings, recording), releases(settings)]
+    return [*duties, recorder(settings, recording)] if settings.prices.record else duties
 
 
 def routes(settings: Settings) -> Duty:
@@ -63,18 +69,20 @@ def neurons(settings: Settings, chain: ChainPort | None = None) -> Duty:
     return Duty("neurons", from_chain, lambda: 300.0, longest_pause=600.0)
 
 
-def prices(settings: Settings) -> Duty:
-    """Every asset's recent prices into ``prices.json``, and at once when recorded time is set."""
+def prices(settings: Settings, recording: Sequence[Recorder] = ()) -> Duty:
+    """Every asset's recent prices into ``prices.json``, the recorder's newest added; at once when time is set."""
     clock = Clock(settings.paths.clock if settings.profile == "local" else None)
-    made: list[Callable[[], None]] = []
+    made: list[PriceStore] = []
 
     def run() -> None:
         if not made:
             from infra.prices import price_store
 
-            store = price_store(settings)
-            made.append(lambda: write_state(settings.paths.prices, store.book(clock.subnet())))
-        made[0]()
+            made.append(price_store(settings))
+        book = made[0].book(clock.subnet())
+        for recorder in recording:
+            book = recorder.extend(book)
+        write_state(settings.paths.prices, book)
 
     def every() -> float:
         try:
@@ -95,18 +103,23 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def recorder(settings: Settings) -> Duty:
-    """What the live source says into the price store."""
-    made: list[Callable[[], object]] = []
+def recorder(settings: Settings, made: list[Recorder]) -> Duty:
+    """What the live source says into the price store; leaves the recorder in `made` for `prices`."""
 
     def run() -> None:
         if not made:
-            from infra.recorder import recorder as make
+            from infra.prices import price_store
+            from infra.recorder import recorder as configured
 
-            made.append(make(settings).once)
-        made[0]()
+            found = configured(settings, price_store(settings))
+            if found is None:
+                raise UserError("prices.record is on, and no live source is configured: set prices.pyth")
+            made.append(found)
+        seen = made[0].look(time.time())
+        if seen is not None and seen.problem:
+            raise UserError(seen.problem)
 
-    return Duty("recorder", run, lambda: settings.prices.record_every, longest_pause=600.0)
+    return Duty("recorder", run, lambda: settings.prices.record_every)
 
 
 def releases(settings: Settings) -> Duty:

@@ -145,7 +145,7 @@ class Recorder:
     def extend(self, book: PriceBook) -> PriceBook:
         """The book with what was seen and is not in the store yet: real prices, so they replace simulated ones."""
         assets = dict(book.assets)
-        for asset, ticks in self._ticks.items():
+        for asset, ticks in list(self._ticks.items()):  # the sidecar looks in another thread
             seen = [tick for tick in ticks if tick.time <= book.as_of]
             held = assets.get(Asset(asset))
             real = held is not None and not (held.simulated or held.proxy)

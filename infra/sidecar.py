@@ -21,10 +21,11 @@ from infra.stack.probes import Duty as Record
 from infra.stack.probes import SidecarState
 from serving.clock import replace_file
 from serving.errors import UserError
+from serving.logs import configure
 
 _LOOK = 0.2
 """Seconds between looks at whether a duty is due."""
-log = structlog.get_logger("sidecar")
+log = structlog.get_logger()
 
 
 @dataclass
@@ -101,14 +102,7 @@ def main() -> None:
     """Run every duty of this home until SIGTERM."""
     from infra.duties import all_duties
 
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ]
-    )
+    configure("sidecar")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

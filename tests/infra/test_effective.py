@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.effective import effective
+from infra.settings import load_settings
+
+
+def test_each_setting_tells_who_set_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "headframe.toml"
+    file.write_text('netuid = 51\n[ports]\nmlflow = 5001\ngateway = 5002\n[s3]\nsecret_key = "hidden"\n')
+    monkeypatch.setenv("HEADFRAME_CONFIG", str(file))
+    monkeypatch.setenv("HEADFRAME_PORTS__GATEWAY", "8091")
+    monkeypatch.setenv("HEADFRAME_PRICES", '{"record_every": 30}')
+    monkeypatch.setenv("HEADFRAME_LEDGER_URL", "postgresql://me:pass@word@db/ledger")
+    rows = {row.name: (row.value, row.source) for row in effective(load_settings())}
+    assert rows["netuid"] == (51, str(file))
+    assert rows["ports.mlflow"] == (5001, str(file))
+    assert rows["ports.gateway"] == (8091, "HEADFRAME_PORTS__GATEWAY")
+    assert rows["prices.record_every"] == (30.0, "HEADFRAME_PRICES")
+    assert rows["profile"] == ("local", "default")
+    assert rows["s3.secret_key"] == ("****", str(file))
+    assert "pass" not in str(rows["ledger_url"])
+
+
+def test_no_secret_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADFRAME_CONFIG", "nowhere.toml")
+    settings = load_settings()
+    assert settings.s3.secret_key not in str(effective(settings))
