@@ -80,12 +80,18 @@ def ingest_source(
     held: dict[tuple[str, str, int], Series],
     told: Callable[[str], None] = lambda line: None,
 ) -> SourceReport:
-    """Store what one source offers. Only a live source is asked for no more than what is new."""
+    """Store what one source offers, simulated prices only where there are no real ones.
+
+    Only a live source is asked for no more than what is new.
+    """
     new = changed = objects = count = 0
     notes: list[str] = []
     failed = False
     try:
+        real = {one.asset for one in store.series() if not one.simulated} if source.simulated else set()
         for asset, step in source.offers():
+            if asset in real:
+                continue
             before = held.get((asset, source.name, step)) if isinstance(source, LiveSource) else None
             since = before.last - _OVERLAP * step if before else None
             try:

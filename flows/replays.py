@@ -45,6 +45,9 @@ class Replay:
 class Asked:
     """A request as serving understands it, with its tensors."""
 
+    asset: str
+    start: int
+    """Unix s."""
     route: Route
     task: Task
     seed: int
@@ -73,7 +76,7 @@ def ask(slot: str, asset: str, start: int, book: PriceBook, *, paths: int = PATH
     }
     task = route.parse(body, now)
     seed = seed_of(task.slot, task.canonical)
-    return Asked(route, task, seed, route.inputs(task, seed, book, now))
+    return Asked(asset, start, route, task, seed, route.inputs(task, seed, book, now))
 
 
 def make_replays(store: PriceStore, split: Split, *, limit: int | None = None) -> list[Replay]:

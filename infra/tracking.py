@@ -29,6 +29,7 @@ _LIMITS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
@@ -50,7 +51,7 @@ class Tracker:
     def __init__(self, uri: str, env: Mapping[str, str]) -> None:
         self.uri = uri
         _answers(uri)
-        os.environ.update({**env, **_LIMITS})
+        os.environ.update({**env, **_LIMITS, "MLFLOW_TRACKING_URI": uri})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own imports; nothing a user of Headframe can mend
             from mlflow import MlflowClient
@@ -72,12 +73,20 @@ class Tracker:
 
     @contextmanager
     def run(self, slot: str, name: str, tags: Mapping[str, str], *, run_id: str | None = None) -> Iterator[Run]:
-        """A run of the slot's experiment, made or taken up again by `run_id`; FAILED when the block raises."""
+        """A run of the slot's experiment, made or taken up again by `run_id`; FAILED when the block raises.
+
+        A run that was finished before stays so, whatever becomes of the addition.
+        """
         with self._told():
             if run_id is None:
                 made = self._client.create_run(self._experiment(slot), tags=dict(tags), run_name=name)
                 run_id = str(made.info.run_id)
+            finished = self._client.get_run(run_id).info.status == "FINISHED"
         run = Run(self._client, run_id)
+        if finished:
+            with self._told():
+                yield run
+            return
         try:
             with self._told():
                 yield run
@@ -107,10 +116,7 @@ class Tracker:
             if known is not None:
                 return known
             experiment = self._client.get_run(run_id).info.experiment_id
-            model = self._client.create_logged_model(
-                experiment, name=str(release.id), source_run_id=run_id, model_type="triton", params=dict(params),
-                tags={SHA_TAG: str(release.sha256), RELEASE_TAG: str(release.id)},
-            )  # fmt: skip
+            model = self._logged_model(experiment, run_id, release, params)
             self._client.log_model_artifacts(model.model_id, str(release.folder))
             self._check_upload(model.model_id, release)
             self._client.finalize_logged_model(model.model_id, "READY")
@@ -149,6 +155,16 @@ class Tracker:
         query = f"name = '{slot}' and tags.`{RELEASE_TAG}` = '{release_id}'"
         found = self._client.search_model_versions(query, max_results=1)
         return str(found[0].version) if found else None
+
+    def _logged_model(self, experiment: str, run_id: str, release: Release, params: Mapping[str, str]) -> Any:
+        """The release's logged model: the one that a cut-off try left, or a new one."""
+        left = self._client.search_logged_models([experiment], f"tags.`{SHA_TAG}` = '{release.sha256}'", max_results=1)
+        if left:
+            return left[0]
+        return self._client.create_logged_model(
+            experiment, name=str(release.id), source_run_id=run_id, model_type="triton", params=dict(params),
+            tags={SHA_TAG: str(release.sha256), RELEASE_TAG: str(release.id)},
+        )  # fmt: skip
 
     def _ensure_registered(self, slot: str) -> None:
         if not self._client.search_registered_models(f"name = '{slot}'", max_results=1):

@@ -1,0 +1,193 @@
+"""The score: candidate, champion and baselines on the same held-out requests, by the subnet's own formula."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from flows.bootstrap import Change, paired_change
+from flows.progress import Progress
+from flows.replays import PATHS, Asked, Replay, ask
+from flows.split import Grid, disjoint, grid_of
+from flows.trial import Trial, side_by_side
+from flows.verdicts import Check
+from serving.subnets.synth.baselines import FIELD
+from serving.subnets.synth.scoring import Score, prompt_score
+from serving.types import Asset
+
+MIN_DISJOINT = 8
+"""Windows that share no price, below which no interval is believed."""
+
+Floats = npt.NDArray[np.float64]
+Scored = Callable[[Replay, Asked], Score | None]
+"""A score, or None for an answer that the validator would void."""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """One contestant against the live champion, in percent of the champion's mean score; lower is better."""
+
+    name: str
+    score: float | None
+    change_pct: float | None
+    ci95: tuple[float | None, float | None]
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """The same on a named part of the replays."""
+
+    name: str
+    replays: int
+    disjoint: int
+    candidate: float | None
+    champion: float | None
+    change_pct: float | None
+    ci95: tuple[float | None, float | None]
+
+
+class ScoreReport(msgspec.Struct, frozen=True):
+    """The evidence behind the score's verdict."""
+
+    candidate: float | None
+    """Mean prompt score, basis points."""
+    champion: float | None
+    change_pct: float | None
+    ci95: tuple[float | None, float | None]
+    replays: int
+    disjoint: int
+    """How many of the replays share no price with each other, per asset, summed."""
+    terms: int
+    """CRPS terms behind each score (the median over replays)."""
+    terms_full: int
+    """Terms of a prompt when every price is known."""
+    baselines: list[Standing]
+    slices: list[Slice]
+    paths: int
+    block: int
+    """Starts in a bootstrap block."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Scores by contestant, (replays,) each, and what they stand on."""
+
+    replays: Sequence[Replay]
+    candidate: Floats
+    champion: Floats
+    baselines: Mapping[str, Floats]
+    terms: int
+
+
+def hold(trial: Trial, candidate: str, champion: str, replays: Sequence[Replay], progress: Progress) -> Contest:
+    """Ask both releases every replayed request, and every baseline; void answers score NaN."""
+    asked = [ask(r.slot, r.asset, r.start, r.book) for r in replays]
+
+    def one(index: int) -> tuple[float, float, list[float], int]:
+        replay, request = replays[index], asked[index]
+        ours = _scored(trial, candidate, replay, request)
+        theirs = _scored(trial, champion, replay, request)
+        field = [_baseline(name, replay, request.seed) for name in FIELD]
+        return _total(ours), _total(theirs), [_total(score) for score in field], ours.n_terms if ours else 0
+
+    rows = side_by_side(one, range(len(replays)), "paired replay", progress)
+    by_baseline = {name: np.array([row[2][i] for row in rows]) for i, name in enumerate(FIELD)}
+    terms = int(np.median([row[3] for row in rows])) if rows else 0
+    return Contest(replays, np.array([r[0] for r in rows]), np.array([r[1] for r in rows]), by_baseline, terms)
+
+
+def judge(slot: str, contest: Contest, *, seed: int = 0) -> tuple[Check, ScoreReport]:
+    """``pass`` when the whole interval of the change lies below zero, ``fail`` when above, else ``inconclusive``."""
+    grid = grid_of(slot)
+    report = _report(grid, contest, seed)
+    void, lost = int(np.isnan(contest.candidate).sum()), int(np.isnan(contest.champion).sum())
+    low, high = report.ci95
+    if void:
+        return _say("fail", f"{void} of {report.replays} answers have no score", report)
+    if lost:
+        return _say("inconclusive", f"the champion has no score on {lost} of {report.replays} replays", report)
+    if report.disjoint < MIN_DISJOINT or low is None or high is None or report.change_pct is None:
+        reason = f"{report.replays} replays on {report.disjoint} disjoint windows; at least {MIN_DISJOINT} are needed"
+        return _say("inconclusive", reason, report)
+    told = (
+        f"{report.change_pct:+.2f} % [{low:+.2f}, {high:+.2f}] against the champion on {report.replays} replays "
+        f"({report.disjoint} disjoint windows, {report.terms} of {report.terms_full} terms)"
+    )
+    if high < 0:
+        return _say("pass", told, report)
+    if low > 0:
+        return _say("fail", told, report)
+    return _say("inconclusive", f"{told}: it cannot be told from zero", report)
+
+
+def _say(verdict: Any, reason: str, report: ScoreReport) -> tuple[Check, ScoreReport]:
+    return Check("score", verdict, reason, {"change_pct": report.change_pct, "ci95": list(report.ci95)}), report
+
+
+def _report(grid: Grid, contest: Contest, seed: int) -> ScoreReport:
+    groups = [replay.asset for replay in contest.replays]
+
+    def change(scores: Floats, where: npt.NDArray[np.bool_] | slice = slice(None)) -> Change:
+        names = np.asarray(groups)[where].tolist()
+        return paired_change(scores[where], contest.champion[where], block=grid.overlap, groups=names, seed=seed)
+
+    def windows(asset: str) -> int:
+        return disjoint((r.start for r in contest.replays if r.asset == asset), grid.length)
+
+    assets = sorted(set(groups))
+    slices = []
+    for asset in assets:
+        where = np.asarray(groups) == asset
+        found = change(contest.candidate, where)
+        slices.append(
+            Slice(
+                asset, int(where.sum()), windows(asset), _mean(contest.candidate[where]),
+                _mean(contest.champion[where]), plain(found.percent), _interval(found),
+            )
+        )  # fmt: skip
+    overall = change(contest.candidate)
+    baselines = []
+    for name, scores in contest.baselines.items():
+        found = change(scores)
+        baselines.append(Standing(name, _mean(scores), plain(found.percent), _interval(found)))
+    return ScoreReport(
+        candidate=_mean(contest.candidate), champion=_mean(contest.champion), change_pct=plain(overall.percent),
+        ci95=_interval(overall), replays=len(contest.replays), disjoint=sum(windows(asset) for asset in assets),
+        terms=contest.terms, terms_full=grid.prompt.terms, baselines=baselines, slices=slices, paths=PATHS,
+        block=grid.overlap,
+    )  # fmt: skip
+
+
+def _scored(trial: Trial, release_id: str, replay: Replay, asked: Asked) -> Score | None:
+    answer = trial.answer(release_id, asked)
+    if answer.fault is not None:
+        return None
+    return prompt_score(answer.paths, replay.truth, grid_of(replay.slot).prompt)
+
+
+def _baseline(name: str, replay: Replay, seed: int) -> Score:
+    grid = grid_of(replay.slot)
+    paths = FIELD[name](Asset(replay.asset), replay.book, replay.start, grid.increment, grid.length, PATHS, seed)
+    return prompt_score(paths, replay.truth, grid.prompt)
+
+
+def _total(score: Score | None) -> float:
+    """NaN for what the validator would store as invalid."""
+    return float("nan") if score is None or score.total <= 0 or not math.isfinite(score.total) else score.total
+
+
+def _mean(scores: Floats) -> float | None:
+    return plain(float(scores.mean())) if scores.size else None
+
+
+def _interval(change: Change) -> tuple[float | None, float | None]:
+    return plain(change.low), plain(change.high)
+
+
+def plain(value: float) -> float | None:
+    """A number for a report: rounded to six decimals, None for what is not finite."""
+    return round(value, 6) if math.isfinite(value) else None
