@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -174,7 +175,7 @@ class _Asker:
         self._sender, self._hotkey, self._world, self._options = sender, hotkey, world, options
         self._callers = [Caller(uri) for uri in options.callers]
         self._places = asyncio.Semaphore(options.concurrency)
-        self._round = 0
+        self._turns: Counter[tuple[str, str]] = Counter()
 
     async def ask_all(self, rounds: AsyncIterator[Round], stop: asyncio.Event) -> None:
         """Send the rounds one after the other, each with the clock where it belongs."""
@@ -186,19 +187,18 @@ class _Asker:
             if one.at is not None:
                 self._world.clock.set(one.at, rate=0.0)
             book = await asyncio.to_thread(self._world.book, one.at)
-            await asyncio.gather(*(self._ask(ask, book) for ask in asks))
+            await asyncio.gather(*(self._ask(ask, place, book) for place, ask in enumerate(asks)))
             await self.judge.done(all_of_them=False)
-            self._round += 1
             if self._options.live:
                 await self.judge.settle(self._world.clock.subnet())
             if len(self.rows) == left:
                 break
         await self.judge.done(all_of_them=True)
 
-    async def _ask(self, ask: Ask, book: PriceBook) -> None:
+    async def _ask(self, ask: Ask, place: int, book: PriceBook) -> None:
         await self.judge.place()
         async with self._places:
-            caller, row = self._next(ask)
+            caller, row = self._next(ask, place)
             wanted = ask.start - self._world.clock.subnet()
             limit_s = min(max(wanted, _SHORTEST_TIMEOUT), MAX_TIMEOUT)
             request = self._request(ask)
@@ -206,9 +206,10 @@ class _Asker:
             reply = await self._sender.post(_TARGET, signed, _dialect(row), limit_s)
         self.judge.take(_Asked(row, request, limit_s, reply, book))
 
-    def _next(self, ask: Ask) -> tuple[Caller, PromptRow]:
-        """Whose turn it is; the round counts too, so that an asset is asked in every way."""
-        turn, dialects = len(self.rows) + self._round, self._options.dialects
+    def _next(self, ask: Ask, place: int) -> tuple[Caller, PromptRow]:
+        """Whose turn it is: in a round by the place, and the next time in another way."""
+        turn, dialects = place + self._turns[ask.slot, ask.asset], self._options.dialects
+        self._turns[ask.slot, ask.asset] += 1
         caller = self._callers[turn // len(dialects) % len(self._callers)]
         dialect = dialects[turn % len(dialects)]
         row = PromptRow(slot=ask.slot, asset=ask.asset, start=ask.start, dialect=dialect, caller=caller.hotkey)

@@ -14,7 +14,13 @@ import orjson
 from serving.errors import UserError
 from serving.twin.callers import Dialect, Signed
 
-_CLIENT_HEADERS = {"Accept-Encoding": "gzip, deflate", "User-Agent": "python-httpx/0.28.1"}
+_CLIENT_HEADERS = {
+    "Accept": "*/*",
+    "Accept-Encoding": "gzip, deflate",
+    "Connection": "keep-alive",
+    "User-Agent": "python-httpx/0.28.1",
+}
+"""As Synth's validators send them, in this order."""
 
 
 class Reply(NamedTuple):

@@ -97,7 +97,7 @@ class Simulation:
     def reply(self, task: Task, answer: Any, *, legacy: bool) -> bytes:
         """``{"simulation_output": [start, increment, path, ...]}``, with the input before it for a legacy caller."""
         request: Request = task.request
-        paths = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+        paths = orjson.dumps(np.ascontiguousarray(answer), option=orjson.OPT_SERIALIZE_NUMPY)
         output = b'"simulation_output":[%d,%d,%b}' % (request.start, request.input.time_increment, paths[1:])
         if not legacy:
             return b"{" + output
