@@ -1,7 +1,8 @@
 """Releases: model bundles named by their content, sealed here, kept in the object store, fetched to local disk.
 
-A release is a folder ``<slot>-<12 hex>`` whose ``1/manifest.json`` lists every other file with its sha256. The manifest's
-own sha256 is the release's full name, so the same content always has the same name and a changed byte never goes unseen.
+A release is a folder ``<slot>-<12 hex>`` whose ``1/manifest.json`` lists every other file with its sha256. The
+manifest's own sha256 is the release's full name: the same content always has the same name, and a changed byte never
+goes unseen.
 """
 
 from __future__ import annotations

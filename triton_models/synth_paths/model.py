@@ -4,11 +4,12 @@ A release is this file beside a ``params.json``. Every asset in it has a kind:
 
 - ``gaussian``: a random walk of constant hourly sigma, as the subnet's reference miner has it.
 - ``trailing``: Gaussian steps whose variance is the recent one in HISTORY, spread over a variance clock.
-- ``garch-t``: GARCH(1,1) with standardised Student-t innovations (Bollerslev 1987) on a variance clock, started from the
-  conditional variance that HISTORY implies at the time of the request.
+- ``garch-t``: GARCH(1,1) with standardised Student-t innovations (Bollerslev 1987) on a variance clock, started from
+  the conditional variance that HISTORY implies at the time of the request.
 
 A variance clock says how much price variance passes between two instants, in hours of average trading, so that
-the open, lunch, the night and the weekend each count for what they are; returns measured on it have no time of day left.
+the open, lunch, the night and the weekend each count for what they are, and returns measured on it have no time of
+day left.
 
 Only numpy and the standard library: Triton's interpreter has nothing else. Arrays are float32 and time runs along the
 first axis, so the one loop is over time and never over paths. The same request gives the same bytes, whatever else is
@@ -71,8 +72,9 @@ class VarianceClock(NamedTuple):
     def between(self, times: I64) -> F64:
         """Variance hours (n-1,) that pass between consecutive unix times (n,)."""
         week, second = self._local_week(times)
-        reading = (week - week[0]) * self.hours[-1] + np.interp(second, self.edges, self.hours)
-        return np.maximum(np.diff(reading), 0.0)  # a clock set back on a Sunday night reads lower: no variance then
+        reading: F64 = (week - week[0]) * self.hours[-1] + np.interp(second, self.edges, self.hours)
+        passed: F64 = np.diff(reading)
+        return np.maximum(passed, 0.0)  # a clock set back on a Sunday night reads lower: no variance then
 
     def bar_of(self, times: I64) -> I64:
         """Number (n,) of the bar that holds each unix time; the night from one close to the next open is one bar."""
@@ -83,10 +85,10 @@ class VarianceClock(NamedTuple):
 def variance_clock(profile: Mapping[str, Any], step: int) -> VarianceClock:
     """The clock of a profile; bars last `step` seconds.
 
-    Profiles: ``{"clock": "flat"}``; ``{"clock": "day", "zone", "weights"}``, one weight for each equal part of the local
-    day, mean 1; ``{"clock": "session", "zone", "open", "close", "weights", "overnight", "weekend"}``: seconds after
-    local midnight, one weight for each equal part of the session, mean 1, and the variance from a close to the next
-    open in hours of average trading. It is spread evenly over the closed time, however long that is.
+    ``{"clock": "flat"}``: time itself. ``{"clock": "day", "zone", "weights"}``: one weight, mean 1, for each equal part
+    of the local day. ``{"clock": "session", "zone", "open", "close", "weights", "overnight", "weekend"}``: seconds
+    after local midnight, one weight, mean 1, for each equal part of the session, and the variance from a close to the
+    next open in hours of average trading, spread evenly over the closed time: a weekend is long, and moves little an hour.
     """
     kind = profile["clock"]
     zone = ZoneInfo(profile.get("zone", "UTC"))
@@ -94,19 +96,16 @@ def variance_clock(profile: Mapping[str, Any], step: int) -> VarianceClock:
         return VarianceClock(zone, np.array([0.0, WEEK]), np.array([0.0, WEEK / 3600]), np.arange(0.0, WEEK, step))
     weights = np.asarray(profile["weights"], dtype=np.float64)
     if kind == "day":
-        edges = np.arange(7 * len(weights) + 1) * (DAY / len(weights))
+        edges = np.arange(7 * len(weights) + 1, dtype=np.float64) * (DAY / len(weights))
         gained = np.tile(weights, 7) * (24 / len(weights))
         return VarianceClock(zone, edges, np.concatenate([[0.0], np.cumsum(gained)]), np.arange(0.0, WEEK, step))
     if kind != "session":
         raise BadInput(f"unknown clock {kind!r}")
-    return _session_clock(
-        zone, weights, profile["open"], profile["close"], profile["overnight"], profile["weekend"], step
-    )
+    return _session_clock(zone, weights, profile, step)
 
 
-def _session_clock(
-    zone: ZoneInfo, weights: F64, opens: int, closes: int, overnight: float, weekend: float, step: int
-) -> VarianceClock:
+def _session_clock(zone: ZoneInfo, weights: F64, profile: Mapping[str, Any], step: int) -> VarianceClock:
+    opens, closes, overnight, weekend = (profile[key] for key in ("open", "close", "overnight", "weekend"))
     length = closes - opens
     inside = opens + np.arange(len(weights) + 1) * (length / len(weights))  # (w+1,) borders of the session's parts
     gained = weights * (length / 3600 / len(weights))  # (w,) variance hours of each part
@@ -146,7 +145,7 @@ def read_history(history: npt.NDArray[np.floating[Any]], start: int) -> History:
 def squared_returns(history: History, clock: VarianceClock, sigma_hourly: float, step: int, gaps: bool) -> F64:
     """Squared returns (k-1,) with level and time of day taken out: mean about 1 in the long run.
 
-    `gaps` keeps returns over anything but `step` seconds, so that a night counts as one bar; without it they are dropped.
+    `gaps` keeps returns over more or less than `step` seconds, so that a night counts as a bar; else they are dropped.
     """
     if len(history.times) < 2:
         return np.empty(0)
@@ -159,7 +158,7 @@ def squared_returns(history: History, clock: VarianceClock, sigma_hourly: float,
 
 
 def conditional_variance(
-    squares: Sequence[float], omega: float, alpha: float, beta: float, first: float
+    squares: Sequence[float], *, omega: float, alpha: float, beta: float, first: float
 ) -> list[float]:
     """GARCH(1,1) variance of each return and of the one to come: h' = omega + alpha z^2 + beta h (Bollerslev 1986).
 
@@ -189,7 +188,9 @@ def variance_now(asset: Mapping[str, Any], history: History, clock: VarianceCloc
         variance = 1.0
     else:
         omega, alpha, beta = asset["omega"], asset["alpha"], asset["beta"]
-        variance = conditional_variance(squares.tolist(), omega, alpha, beta, backcast(squares))[-1]
+        variance = conditional_variance(squares.tolist(), omega=omega, alpha=alpha, beta=beta, first=backcast(squares))[
+            -1
+        ]
     return min(max(variance, 1.0 / MAX_VARIANCE), MAX_VARIANCE)
 
 
@@ -205,13 +206,20 @@ def gaussian_paths(asset: Mapping[str, Any], rng: np.random.Generator, increment
 
 
 def clock_paths(
-    asset: Mapping[str, Any], rng: np.random.Generator, history: History, start: int, increment: int, steps: int, n: int
+    asset: Mapping[str, Any],
+    rng: np.random.Generator,
+    history: History,
+    *,
+    start: int,
+    increment: int,
+    steps: int,
+    n: int,
 ) -> F32:
     """Growth since the spot (steps, n) of a ``garch-t`` or ``trailing`` asset.
 
     A bar's Student-t return is a Gaussian with a random variance, h * w with w = (nu / 2 - 1) / Gamma(nu / 2). All grid
     steps inside the bar share h and w and split the variance as the clock does, so the bar's sum has its exact law
-    while the grid may be finer than the bars. Half of each step's variance is taken off, which makes the price a martingale.
+    while the grid may be finer than the bars. Half of each step's variance is taken off: the price is a martingale.
     """
     clock = variance_clock(asset["profile"], asset["step"])
     times = start + increment * np.arange(steps + 1, dtype=np.int64)
@@ -234,15 +242,14 @@ def clock_paths(
         if alpha is not None:
             total = block[0] if b - a == 1 else block.sum(axis=0)  # (n,) the bar's return
             passed = max(float(split.sum()), 1e-30)
-            h = np.minimum(
-                np.float32(omega) + total * total * np.float32(alpha / passed) + h * np.float32(beta), MAX_VARIANCE
-            )
+            h = np.float32(omega) + total * total * np.float32(alpha / passed) + h * np.float32(beta)
+            np.minimum(h, np.float32(MAX_VARIANCE), out=h)
         block -= (split * np.float32(0.5)) * scale
     np.add.accumulate(logs, axis=0, out=logs)
     return np.exp(logs, out=logs)
 
 
-def simulate(
+def simulate(  # noqa: PLR0917
     params: Mapping[str, Any],
     price: float,
     history: npt.NDArray[np.floating[Any]],
@@ -276,7 +283,9 @@ def simulate(
     if chosen["kind"] == "gaussian":
         growth = gaussian_paths(chosen, rng, increment, steps, n)
     else:
-        growth = clock_paths(chosen, rng, read_history(history, start), start, increment, steps, n)
+        growth = clock_paths(
+            chosen, rng, read_history(history, start), start=start, increment=increment, steps=steps, n=n
+        )
     paths = np.empty((n, steps + 1), dtype=np.float32)
     paths[:, 0] = price
     np.multiply(growth.T, np.float32(price), out=paths[:, 1:])  # (steps, n) -> (n, steps)

@@ -1,7 +1,7 @@
 """When an asset's variance comes: the share of each part of the session, the night and the weekend, or of each hour.
 
-Scales are measured by mean absolute returns (Taylor 1986 on why: one crash moves a mean square far more), with the level
-of the weeks around taken out first, so that a turbulent month does not decide the shape of the day.
+Scales are mean absolute returns, which one crash moves far less than mean squares (Davidian and Carroll 1987), with the
+level of the weeks around taken out first, so that a turbulent month does not decide the shape of the day.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ PARTS = 39
 """Ten-minute parts of the session that a profile says a weight for."""
 PRIOR_DAYS = 10.0
 """Days of evidence that a flat day weighs against the data."""
+USUAL_NIGHT = 3.0
+"""Hours of average trading that a night moves, where none was seen."""
 LEVEL_DAYS = 21
 """Days over which the level is taken out, centred."""
 
@@ -64,8 +66,8 @@ def _without_level(moves: _Moves, inside: npt.NDArray[np.bool_]) -> F64:
     return scaled
 
 
-def session_profile(times: I64, prices: F64, step: int) -> dict[str, Any]:
-    """A ``session`` profile from points of New York's regular session, `step` seconds apart, nights in between.
+def session_profile(times: I64, prices: F64) -> dict[str, Any]:
+    """A ``session`` profile from points of New York's regular session, one to many an hour, with nights in between.
 
     The variance of each hour of the session is as measured; inside the hours it runs smoothly (a monotone cubic
     through the cumulated variance), since hourly bars say nothing finer. Holidays count as weekends.
@@ -76,19 +78,16 @@ def session_profile(times: I64, prices: F64, step: int) -> dict[str, Any]:
     inside = moves.nights == 0
     scaled = _without_level(moves, inside)
     borders = np.array([*range(SESSION_OPEN, SESSION_CLOSE, 3600), SESSION_CLOSE], dtype=float)
-    which = np.clip(np.searchsorted(borders, moves.second, side="right") - 1, 0, len(borders) - 2)
+    hours = np.diff(borders) / 3600
+    which = np.clip(np.searchsorted(borders, moves.second, side="right") - 1, 0, len(hours) - 1)
     rates = scaled / np.sqrt(moves.seconds / 3600)  # per square root of an hour
-    days = len(np.unique(moves.day))
-    trust = days / (days + PRIOR_DAYS)
     average = _square_of_mean(rates[inside])
-    hourly = np.array(
-        [trust * _square_of_mean(rates[inside & (which == b)]) / average + 1 - trust for b in range(len(borders) - 1)]
-    )
-    cumulated = np.concatenate([[0.0], np.cumsum(hourly * np.diff(borders) / 3600)])
+    hourly = _weights(rates, average, moves.day, np.where(inside, which, -1), len(hours))
+    cumulated = np.concatenate([[0.0], np.cumsum(hourly * hours)])
     parts = np.diff(PchipInterpolator(borders, cumulated)(np.linspace(SESSION_OPEN, SESSION_CLOSE, PARTS + 1)))
-    unit = cumulated[-1] / ((SESSION_CLOSE - SESSION_OPEN) / 3600)  # so that an average session hour is 1
-    nights = {name: _square_of_mean(scaled[mask]) / average / unit for name, mask in _nights(moves).items()}
-    overnight = nights["overnight"] if nights["overnight"] > 0 else 3.0
+    unit = average * cumulated[-1] / hours.sum()  # what an average hour of the session moves
+    overnight = _square_of_mean(scaled[moves.nights == 1]) / unit or USUAL_NIGHT
+    weekend = _square_of_mean(scaled[moves.nights > 1]) / unit or overnight
     return {
         "clock": "session",
         "zone": NEW_YORK,
@@ -96,26 +95,29 @@ def session_profile(times: I64, prices: F64, step: int) -> dict[str, Any]:
         "close": SESSION_CLOSE,
         "weights": _rounded(parts / parts.mean()),
         "overnight": round(float(overnight), 6),
-        "weekend": round(float(nights["weekend"] or overnight), 6),
+        "weekend": round(float(weekend), 6),
     }
 
 
-def _nights(moves: _Moves) -> dict[str, npt.NDArray[np.bool_]]:
-    return {"overnight": moves.nights == 1, "weekend": moves.nights > 1}
-
-
-def day_profile(times: I64, prices: F64, step: int) -> dict[str, Any]:
+def day_profile(times: I64, prices: F64) -> dict[str, Any]:
     """A ``day`` profile by hour of the UTC day, for an asset that trades round the clock."""
     moves = _moves(times, prices, "UTC")
     inside = moves.seconds <= 3600
     rates = _without_level(moves, inside) / np.sqrt(moves.seconds / 3600)
-    days = len(np.unique(moves.day))
-    trust = days / (days + PRIOR_DAYS)
-    average = _square_of_mean(rates[inside])
-    hour = (moves.second // 3600).astype(int)
-    weights = np.array([_square_of_mean(rates[inside & (hour == h)]) / average for h in range(24)])
-    weights = np.where(weights > 0, trust * weights + 1 - trust, 1.0)
+    hour = (moves.second // 3600).astype(np.int64)
+    weights = _weights(rates, _square_of_mean(rates[inside]), moves.day, np.where(inside, hour, -1), 24)
     return {"clock": "day", "zone": "UTC", "weights": _rounded(weights / weights.mean())}
+
+
+def _weights(rates: F64, average: float, day: I64, which: I64, count: int) -> F64:
+    """Variance (count,) of each part of the day against the average, drawn towards 1 where few days tell."""
+    weights = np.ones(count)
+    for part in range(count):
+        here = which == part
+        days = len(np.unique(day[here]))
+        if days:
+            weights[part] += days / (days + PRIOR_DAYS) * (_square_of_mean(rates[here]) / average - 1)
+    return weights
 
 
 def _square_of_mean(values: F64) -> float:

@@ -30,6 +30,8 @@ REFERENCE_SIGMA = {
 """Hourly sigma of the subnet's reference miner."""
 TRAILING_WINDOW = {"synth-low": 140, "synth-high": 390}
 """Bars whose mean square is the fallback's variance: twenty sessions of hours, one session of minutes."""
+FEWEST_RETURNS = 20
+"""Below this no model is fitted."""
 WARMUP_START = 1_760_000_040
 """Start (unix s) of the warm-up request of an asset that has no prices; any whole minute does."""
 
@@ -99,17 +101,20 @@ def fit(
         raise FitError(f"slot {slot!r} is not one of {', '.join(STEPS)}")
     if not (np.isfinite(sigma_scale) and sigma_scale > 0):
         raise FitError("sigma_scale must be positive and finite")
+    if model != "gaussian" and sigma_scale != 1.0:
+        raise FitError(f"sigma_scale is for the gaussian model; {model} takes its level from the prices")
     real = {asset: _real(asset, series) for asset, series in training.items()}
     assets: dict[str, dict[str, Any]] = {}
     notes: dict[str, str] = {}
-    for asset in sorted({*REFERENCE_SIGMA, *(asset for asset, series in real.items() if series)}):
-        points = real.get(asset, {}).get(STEPS[slot])
-        if model == "garch-t" and points is not None:
-            assets[asset], notes[asset] = _fit_asset(slot, real[asset], sigma_scale)
+    for asset in sorted({*REFERENCE_SIGMA, *real}):
+        fitted, note = (None, "as asked") if model == "gaussian" else _fit_asset(slot, real.get(asset, {}))
+        if fitted is not None:
+            assets[asset], notes[asset] = fitted, note
         elif asset in REFERENCE_SIGMA:
             assets[asset] = {"kind": "gaussian", "sigma_hourly": REFERENCE_SIGMA[asset] * sigma_scale}
-            why = "as asked" if model == "gaussian" else f"no real points of {STEPS[slot]} s to fit"
-            notes[asset] = f"reference sigma x {sigma_scale:g}: {why}"
+            notes[asset] = f"reference sigma x {sigma_scale:g}: {note}"
+        else:
+            notes[asset] = f"left out, the reference miner has no sigma for it: {note}"
     params = Params(slot, model, assets, notes, _examples(slot, assets, real))
     check_params(params.as_dict())
     return params
@@ -126,23 +131,28 @@ def _real(asset: str, series: Mapping[int, Training]) -> dict[int, Training]:
     return kept
 
 
-def _fit_asset(slot: str, series: Mapping[int, Training], sigma_scale: float) -> tuple[dict[str, Any], str]:
-    """GARCH-t for one asset, or the trailing-sigma model when the fit cannot be trusted, and what was done in words."""
+def _fit_asset(slot: str, series: Mapping[int, Training]) -> tuple[dict[str, Any] | None, str]:
+    """One asset's numbers and, in words, their source; the trailing-sigma model when GARCH-t cannot be trusted."""
     step = STEPS[slot]
+    if step not in series:
+        return None, f"no real points of {step} s"
     points, shape_from = series[step], series.get(3_600, series[step])
-    make = profile.session_profile if points.proxy else profile.day_profile
-    shape = make(shape_from.times, shape_from.prices, shape_from.step)
+    if len(points.times) <= FEWEST_RETURNS or not np.ptp(points.prices) or not np.ptp(shape_from.prices):
+        return None, f"{len(points.times)} points of {step} s tell nothing"
+    shape = (profile.session_profile if points.proxy else profile.day_profile)(shape_from.times, shape_from.prices)
     gaps = step >= 3_600  # a night is one bar among hours; among minutes it says nothing of the next minute
     returns = scaled_returns(points, shape, gaps)
+    if len(returns) < FEWEST_RETURNS:
+        return None, f"{len(returns)} returns over {step} s are too few"
     fitted = garch.fit_garch(returns)
     common = {"step": step, "gaps": gaps, "profile": shape}
     if isinstance(fitted, str):
-        sigma = float(np.sqrt(np.mean(returns**2))) * sigma_scale
-        window = TRAILING_WINDOW[slot]
-        return {"kind": "trailing", "sigma_hourly": sigma, "window": window, **common}, f"trailing sigma: {fitted}"
+        sigma = round(float(np.sqrt(np.mean(returns**2))), 9)
+        trailing = {"kind": "trailing", "sigma_hourly": sigma, "window": TRAILING_WINDOW[slot], **common}
+        return trailing, f"trailing sigma: {fitted}"
     return {
         "kind": "garch-t",
-        "sigma_hourly": float(np.sqrt(fitted.level)) * sigma_scale,
+        "sigma_hourly": round(float(np.sqrt(fitted.level)), 9),
         "omega": fitted.omega,
         "alpha": fitted.alpha,
         "beta": fitted.beta,
