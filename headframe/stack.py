@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.live import Live
@@ -13,6 +13,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 from headframe.output import EXIT_BAD, console, print_json, progress_console
+from serving.errors import UserError
+
+if TYPE_CHECKING:
+    from infra.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print facts as one JSON document.")]
 
@@ -68,12 +72,11 @@ def up(as_json: AsJson = False) -> None:
     """Start the embedded stack, or mend what is missing of it; twice is harmless."""
     from infra.settings import load_settings
     from infra.stack.lifecycle import up as bring_up
-    from infra.stack.status import status as read_status
 
     settings = load_settings()
     with _watch() as board:
         done = bring_up(settings, board.tell)
-    document = read_status(settings)
+    document = stack_status(settings)
     if as_json:
         print_json(document)
         return
@@ -106,9 +109,8 @@ def status(as_json: AsJson = False) -> None:
     """Say what runs, where, and since when it had to be restarted; exit code 0 only if all of it answers."""
     from infra.settings import load_settings
     from infra.stack.status import healthy
-    from infra.stack.status import status as read_status
 
-    document = read_status(load_settings())
+    document = stack_status(load_settings())
     if as_json:
         print_json(document)
     else:
@@ -119,9 +121,8 @@ def status(as_json: AsJson = False) -> None:
 
 def doctor(as_json: AsJson = False) -> None:
     """Check everything the stack stands on and say what to do about each fault; exit code 1 if there is one."""
-    from infra.stack.doctor import examine
-
     from infra.settings import load_settings
+    from infra.stack.doctor import examine
 
     checks = []
     marks = {"ok": "[green]ok[/]  ", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
@@ -141,7 +142,6 @@ def doctor(as_json: AsJson = False) -> None:
 def config(as_json: AsJson = False) -> None:
     """Print the settings in force and where each comes from; secrets are masked."""
     from infra.effective import effective
-
     from infra.settings import load_settings
 
     rows = effective(load_settings())
@@ -152,6 +152,18 @@ def config(as_json: AsJson = False) -> None:
     for row in rows:
         table.add_row(row.name, str(row.value), row.source, style="dim" if row.source == "default" else "")
     console.print(table)
+
+
+def stack_status(settings: Settings) -> dict[str, Any]:
+    """The document of ``headframe status --json``, the miner's own hotkey included."""
+    from headframe.serve import own_hotkey
+    from infra.stack.status import status as read_status
+
+    try:
+        hotkey = own_hotkey(settings)
+    except UserError:  # no wallet: the gateway says so itself
+        hotkey = None
+    return read_status(settings, hotkey=hotkey)
 
 
 def _addresses(document: dict[str, Any]) -> Table:

@@ -6,6 +6,7 @@ waits in that socket is taken by another.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from serving import logs
+from serving.clock import replace_file
 from serving.config import GatewayConfig, SubnetSpec, encode
 from serving.errors import Refusal, UserError
 from serving.nonces import prepare_store
@@ -35,6 +37,8 @@ STABLE_S = 5.0
 """A worker that lived this long is started again at once; one that did not, after a growing pause."""
 LONGEST_PAUSE_S = 5.0
 TRAFFIC_CHECK_S = 30.0
+RESTARTS_FILE = "worker_restarts"
+"""Below the run folder: how often workers were started again, kept over the death of a parent."""
 
 
 @dataclass
@@ -52,6 +56,8 @@ class Parent:
         self.state = State()
         self.metrics_folder = Path(config.run) / "metrics"
         self.log = logs.configure("gateway", pid=os.getpid())
+        self._count = Path(config.run) / RESTARTS_FILE
+        self.state.restarts = _counted(self._count)
         self._workers: list[_Worker] = []
         self._fast_deaths = 0
         self._not_before = 0.0
@@ -124,6 +130,8 @@ class Parent:
             self._workers.remove(worker)
             self.state.pids = [w.process.pid for w in self._workers]
             self.state.restarts += 1
+            with contextlib.suppress(OSError):  # a full disk is no reason to stop
+                replace_file(self._count, str(self.state.restarts).encode())
             self._fast_deaths = self._fast_deaths + 1 if now - worker.started < STABLE_S else 0
             pause = min(0.1 * 2**self._fast_deaths, LONGEST_PAUSE_S) if self._fast_deaths > 1 else 0.0
             self._not_before = now + pause
@@ -159,6 +167,13 @@ class Parent:
                 self.state.traffic_bytes = kept.bytes
                 self.state.bodies_dropped += kept.bodies_dropped
             time.sleep(TRAFFIC_CHECK_S)
+
+
+def _counted(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def check(config: GatewayConfig) -> None:

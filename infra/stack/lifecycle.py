@@ -148,7 +148,8 @@ def _prepare(plan: Plan, parts: tuple[Part, ...]) -> None:
     paths = plan.paths
     for folder in (paths.log, paths.s3, paths.mlflow, paths.prefect, paths.models, paths.serving, paths.traffic):
         folder.mkdir(parents=True, exist_ok=True)
-    (paths.run / "sidecar.json").unlink(missing_ok=True)  # a sign of life of the last stack is none of this one
+    for stale in ("sidecar.json", *(part.restarts_file for part in parts if part.restarts_file)):
+        (paths.run / stale).unlink(missing_ok=True)  # of the last stack
     for path, text in files(plan, parts).items():
         write_private(path, text)
 

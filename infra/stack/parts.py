@@ -53,7 +53,6 @@ class Part:
     """
 
     name: str
-    title: str
     command: Callable[[Plan], Command]
     probe: Callable[[Plan], str | None]
     needs: tuple[str, ...] = ()
@@ -66,6 +65,8 @@ class Part:
     """Seconds from SIGTERM to SIGKILL."""
     stop_rank: int = 1
     """Parts stop in this order: the gateway first, the object store last."""
+    restarts_file: str = ""
+    """File below ``run`` in which the part counts how often it started a process of its own again."""
     stop_group: bool = True
     """Whether SIGTERM goes to the part's whole process group, or to its first process only, which tells the rest."""
 
@@ -110,18 +111,18 @@ def _flows(plan: Plan) -> Command:
 
 
 PARTS = (
-    Part("s3", "S3 (SeaweedFS)", _s3, lambda p: probes.s3(p.endpoints.s3, p.settings.s3), stop_rank=3),
-    Part("triton", "Triton", _triton, lambda p: probes.triton(p.endpoints.triton_grpc, p.server_id),
+    Part("s3", _s3, lambda p: probes.s3(p.endpoints.s3, p.settings.s3), stop_rank=3),
+    Part("triton", _triton, lambda p: probes.triton(p.endpoints.triton_grpc, p.server_id),
          stop_limit=35, stop_rank=2),
-    Part("mlflow", "MLflow", _mlflow, lambda p: probes.http(p.endpoints.mlflow, "/health"),
+    Part("mlflow", _mlflow, lambda p: probes.http(p.endpoints.mlflow, "/health"),
          start_secs=5, stop_rank=2),
-    Part("prefect", "Prefect", _prefect, lambda p: probes.http(p.endpoints.prefect, "/api/health"),
+    Part("prefect", _prefect, lambda p: probes.http(p.endpoints.prefect, "/api/health"),
          start_secs=5, stop_rank=2),
-    Part("sidecar", "sidecar", _sidecar, lambda p: probes.sidecar(p.paths), needs=("s3",)),
-    Part("gateway", "gateway", _gateway,
+    Part("sidecar", _sidecar, lambda p: probes.sidecar(p.paths), needs=("s3",)),
+    Part("gateway", _gateway,
          lambda p: probes.http(p.endpoints.private, "/healthz"), needs=("triton", "sidecar"),
-         stop_limit=20, stop_rank=0, stop_group=False),
-    Part("flows", "flows", _flows, lambda p: probes.flows(p.endpoints.prefect), needs=("prefect",),
+         stop_limit=40, stop_rank=0, stop_group=False, restarts_file="worker_restarts"),
+    Part("flows", _flows, lambda p: probes.flows(p.endpoints.prefect), needs=("prefect",),
          start_secs=5, stop_limit=15),
 )  # fmt: skip
 """Every part, in the order a person reads them."""

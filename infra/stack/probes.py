@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
+import psutil
 
 from infra.settings import S3, Paths
 
@@ -115,6 +116,8 @@ def sidecar(paths: Paths) -> str | None:
     state = read_sidecar(paths)
     if state is None:
         return "has said nothing yet"
+    if not psutil.pid_exists(state.pid):
+        return "is not the one that spoke last"
     age = time.time() - state.written_at
     if age > STALE_AFTER:
         return f"has said nothing for {age:.0f} s"

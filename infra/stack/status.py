@@ -60,11 +60,18 @@ def components(plan: Plan, parts: tuple[Part, ...]) -> tuple[dict[str, Component
         pids = processes.get(part.name, [])
         answer = part.probe(plan) if pids else "has no process"
         state = judge(infos.get(part.name), bool(pids), answer, part.start_limit)
-        count = max(0, restarts.get(part.name, 0)) if pid is not None else None
+        count = restarts.get(part.name, 0) + _own_restarts(plan, part) if pid is not None else None
         return Component(state, pids, count, answer)
 
     with ThreadPoolExecutor(max_workers=max(1, len(parts)), thread_name_prefix="probe") as pool:
         return dict(zip((part.name for part in parts), pool.map(one, parts), strict=True)), pid
+
+
+def _own_restarts(plan: Plan, part: Part) -> int:
+    try:
+        return int((plan.paths.run / part.restarts_file).read_text()) if part.restarts_file else 0
+    except (OSError, ValueError):
+        return 0
 
 
 def _slots(settings: Settings) -> dict[str, dict[str, str | None]]:
@@ -94,8 +101,11 @@ def _clock(settings: Settings) -> dict[str, Any]:
     }
 
 
-def status(settings: Settings) -> dict[str, Any]:
-    """The whole status document, complete when the stack is down too: then its addresses are null."""
+def status(settings: Settings, *, hotkey: str | None = None) -> dict[str, Any]:
+    """The whole status document, complete when the stack is down too: then its addresses are null.
+
+    `hotkey` is the miner's own, which the caller knows.
+    """
     plan = Plan(settings, read_ports(settings.paths.ports))
     parts, supervisor = components(plan, embedded(settings))
     at = plan.endpoints
@@ -110,7 +120,7 @@ def status(settings: Settings) -> dict[str, Any]:
         "profile": settings.profile,
         "home": str(settings.home),
         "clock": _clock(settings),
-        "gateway": {"url": where("gateway", at.gateway), "private_url": private, "hotkey": _hotkey(private)},
+        "gateway": {"url": where("gateway", at.gateway), "private_url": private, "hotkey": hotkey if private else None},
         "triton": {"grpc": where("triton", at.triton_grpc)},
         "prefect": {"url": where("prefect", at.prefect)},
         "mlflow": {"url": where("mlflow", at.mlflow)},
@@ -126,7 +136,3 @@ def healthy(document: dict[str, Any]) -> bool:
     """Whether everything runs, the supervisor included."""
     states = [document["supervisor"]["state"], *(part["state"] for part in document["components"].values())]
     return all(state == "running" for state in states)
-
-
-def _hotkey(private: str | None) -> str | None:
-    return None

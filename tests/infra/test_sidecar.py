@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -58,11 +59,14 @@ def test_duties_that_fail_or_hang_stop_no_other(tmp_path: Path) -> None:
     stop, hang = threading.Event(), threading.Event()
     runs: list[float] = []
 
+    def hangs() -> None:
+        hang.wait()
+
     def fail() -> None:
         raise OSError("no disk")
 
     duties = [
-        Duty("hangs", lambda: None if hang.wait() else None, lambda: 0.0),
+        Duty("hangs", hangs, lambda: 0.0),
         Duty("fails", fail, lambda: 0.0, longest_pause=0.0),
         Duty("works", lambda: runs.append(0.0), lambda: 0.0),
     ]
@@ -108,7 +112,8 @@ def test_a_silent_sidecar_is_not_ready(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     assert sidecar(settings.paths) == "has said nothing yet"
     settings.paths.run.mkdir()
-    (settings.paths.run / "sidecar.json").write_text('{"written_at": 1000, "pid": 1, "duties": {}}')
+    old = SidecarState(written_at=1000.0, pid=os.getpid(), duties={})
+    (settings.paths.run / "sidecar.json").write_bytes(msgspec.json.encode(old))
     assert str(sidecar(settings.paths)).startswith("has said nothing for")
     (settings.paths.run / "sidecar.json").write_text('{"written_at": 1000, ')
     assert sidecar(settings.paths) == "has said nothing yet"
@@ -117,6 +122,6 @@ def test_a_silent_sidecar_is_not_ready(tmp_path: Path) -> None:
 def test_a_missing_file_is_named_with_the_reason(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     settings.paths.run.mkdir()
-    state = SidecarState(time.time(), 1, {"routes": Record(failures=1, error="no ledger")})
+    state = SidecarState(time.time(), os.getpid(), {"routes": Record(failures=1, error="no ledger")})
     (settings.paths.run / "sidecar.json").write_bytes(msgspec.json.encode(state))
     assert sidecar(settings.paths) == "has not written routes.json yet: routes: no ledger"
