@@ -6,9 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 pytest_plugins = ["tests.servers"]
+
+hypothesis.settings.register_profile("headframe", deadline=None)  # no test fails for being slow
+hypothesis.settings.load_profile("headframe")
 
 
 @pytest.fixture(scope="session", autouse=True)

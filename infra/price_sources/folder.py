@@ -141,10 +141,11 @@ def _times(values: pd.Series[Any], where: str, timezone: str) -> npt.NDArray[np.
 def _parsed(values: pd.Series[Any], where: str) -> pd.DatetimeIndex:
     """Text as instants: with a zone when every readable one has an offset, without when none has."""
     text = values.astype(str).str.strip()
+    text = text.where(text.str.contains(r"\d{4}", regex=True), "")  # pandas would read words such as "today"
     stamps = pd.DatetimeIndex(pd.to_datetime(text, utc=True, errors="coerce", format="mixed"))
     readable = ~np.asarray(stamps.isna())
     if not readable.any():
-        raise SourceError(f"{where}: no readable time in {values.name!r}, such as {text.iloc[0][:30]!r}")
+        raise SourceError(f"{where}: no readable time in {values.name!r}, such as {str(values.iloc[0])[:30]!r}")
     offset = text.str.contains(_OFFSET, regex=True).to_numpy(dtype=bool)[readable]
     if offset.any() and not offset.all():
         raise SourceError(f"{where}: some times have an offset and some have none; give all of them one")
