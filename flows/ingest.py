@@ -6,16 +6,17 @@ What is stored already is not written again, so a run that was cut off is finish
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from flows.progress import Progress, quiet
 from flows.steps import Steps, in_turn
 from infra.objects import ObjectStoreError
 from infra.price_sources import LiveSource, Source
 from infra.price_sources.configured import sources
 from infra.price_sources.http import Unreachable
-from infra.prices import PriceStore, Series, price_store
+from infra.prices import PriceStore, Series, WriteReport, price_store
 from infra.settings import Settings
 from serving.errors import UserError
 
@@ -50,10 +51,8 @@ class IngestReport(msgspec.Struct, frozen=True):
         return any(one.failed for one in self.sources)
 
 
-def ingest(
-    settings: Settings, *, steps: Steps = in_turn, told: Callable[[str], None] = lambda line: None
-) -> IngestReport:
-    """Ask every source and store what is new; `told` gets one line a series.
+def ingest(settings: Settings, *, steps: Steps = in_turn, progress: Progress = quiet) -> IngestReport:
+    """Ask every source and store what is new.
 
     A source in trouble is a line in the report and does not stop the others. Raises ObjectStoreError when the object
     store does not answer, UserError when no source is configured.
@@ -68,56 +67,63 @@ def ingest(
     for source in configured:
 
         def work(source: Source = source) -> SourceReport:
-            return ingest_source(store, source, held, told)
+            return ingest_source(store, source, held, progress)
 
         reports.append(steps(f"ingest {source.name}", work, retries=2))
     return IngestReport(store.series(), reports, time.monotonic() - began)
 
 
 def ingest_source(
-    store: PriceStore,
-    source: Source,
-    held: dict[tuple[str, str, int], Series],
-    told: Callable[[str], None] = lambda line: None,
+    store: PriceStore, source: Source, held: Mapping[tuple[str, str, int], Series], progress: Progress = quiet
 ) -> SourceReport:
     """Store what one source offers, simulated prices only where there are no real ones.
 
-    Only a live source is asked for no more than what is new.
+    Only a live source is asked for no more than what is new. What cannot be had is a note, and the rest goes on;
+    raises ObjectStoreError.
     """
-    new = changed = objects = count = 0
-    notes: list[str] = []
-    failed = False
+    wrote: list[WriteReport] = []
+    trouble: list[str] = []
     try:
-        real = {one.asset for one in store.series() if not one.simulated} if source.simulated else set()
-        for asset, step in source.offers():
-            if asset in real:
-                continue
-            before = held.get((asset, source.name, step)) if isinstance(source, LiveSource) else None
-            since = before.last - _OVERLAP * step if before else None
+        offers = _offers(store, source)
+        for done, (asset, step) in enumerate(offers):
+            progress(f"{source.name}: {asset} by {step} s", done, len(offers))
             try:
-                bars = source.history(asset, step, since)
-                if bars.empty:
-                    continue
-                wrote = store.write(
-                    bars, source=source.name, asset=asset, step=step,
-                    simulated=source.simulated, proxy=source.proxy, hours=source.hours,
-                )  # fmt: skip
+                before = held.get((asset, source.name, step))
+                wrote += _one(store, source, asset, step, before)
             except (ObjectStoreError, Unreachable):
                 raise
             except UserError as error:
-                failed = True
-                notes.append(str(error))
-                continue
-            count, new, changed = count + 1, new + wrote.rows_new, changed + wrote.rows_changed
-            objects += wrote.objects
-            name = f"{asset}/{source.name}/{step}"
-            found = {**wrote.dropped, **wrote.odd}
-            notes += [f"{name}: {rows} rows {reason}" for reason, rows in found.items()]
-            told(f"{name}: {wrote.series.rows} bars, {wrote.rows_new} new")
+                trouble.append(str(error))
+        progress(source.name, len(offers), len(offers))
     except ObjectStoreError:
         raise
     except UserError as error:
-        failed = True
-        notes.append(str(error))
-    left_out = list(source.notes())
-    return SourceReport(source.name, count, new, changed, objects, notes + left_out, failed or bool(left_out))
+        trouble.append(str(error))
+    trouble += source.notes()
+    return SourceReport(
+        source.name, len(wrote), sum(one.rows_new for one in wrote), sum(one.rows_changed for one in wrote),
+        sum(one.objects for one in wrote), [*_findings(wrote), *trouble], bool(trouble),
+    )  # fmt: skip
+
+
+def _offers(store: PriceStore, source: Source) -> list[tuple[str, int]]:
+    real = {one.asset for one in store.series() if not one.simulated} if source.simulated else set()
+    return [(asset, step) for asset, step in source.offers() if asset not in real]
+
+
+def _one(store: PriceStore, source: Source, asset: str, step: int, before: Series | None) -> list[WriteReport]:
+    """Store one series; nothing when the source has no bar of it."""
+    since = before.last - _OVERLAP * step if before and isinstance(source, LiveSource) else None
+    bars = source.history(asset, step, since)
+    if bars.empty:
+        return []
+    labels = {"simulated": source.simulated, "proxy": source.proxy}
+    return [store.write(bars, source=source.name, asset=asset, step=step, hours=source.hours, **labels)]
+
+
+def _findings(wrote: Sequence[WriteReport]) -> list[str]:
+    return [
+        f"{one.series.asset}/{one.series.source}/{one.series.step}: {rows} rows {reason}"
+        for one in wrote
+        for reason, rows in {**one.dropped, **one.odd}.items()
+    ]

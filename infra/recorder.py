@@ -9,6 +9,7 @@ shipping the same minutes twice writes nothing. A minute without a price is a ga
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,10 @@ from serving.types import Asset
 
 SOURCE = "recorded"
 _SHIP_EVERY = 900.0
-_GRACE = 5.0  # seconds after a minute's end in which its last price may still come in
+_EARLY = 0.9  # of `every`: a loop that is a little early does not lose a minute
+_RECENT = 3600  # seconds of shipped prices kept at hand, for readers that have not seen the store's yet
+_GRACE = 5.0  # seconds after a minute's end in which its last price is still on its way
+_LATEST = 65.0  # seconds after a minute's end in which a price of it may still come: a spot may be a minute old
 _DISK_CAP = 256_000_000  # bytes of files that wait for the store: half a year of twelve assets
 
 
@@ -57,7 +61,9 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 class Recorder:
-    """Asks a live source every `every` seconds; `look` is to be called often.
+    """Asks a live source every `every` seconds; `look` is to be called that often or more, by one thread.
+
+    `extend` may be called by another.
 
     Args:
         live: The source.
@@ -78,13 +84,16 @@ class Recorder:
         self._asked = self._shipped_at = float("-inf")
         self._dropped_days = 0
         self._shipped = self._read_shipped()
+        self._lock = threading.Lock()
         self._ticks: dict[str, list[Tick]] = {}
-        for tick in self._kept_ticks():
-            self._keep(tick)
+        for tick in sorted(self._kept_ticks(), key=lambda tick: tick.time):
+            held = self._ticks.setdefault(tick.asset, [])
+            if not held or tick.time > held[-1].time:
+                held.append(tick)
 
     def look(self, now: float) -> Recorded | None:
         """Ask, keep and ship as is due at wall time `now` (unix s); None when nothing is."""
-        if now - self._asked < self._every:
+        if now - self._asked < _EARLY * self._every:
             return None
         self._asked = now
         refused: dict[str, str] = {}
@@ -118,7 +127,7 @@ class Recorder:
         Returns the number of bars that were new there.
         """
         new = 0
-        for asset in list(self._ticks):
+        for asset in sorted(self._ticks):
             table = self.minutes(asset, now)
             if table.empty:
                 continue
@@ -128,38 +137,36 @@ class Recorder:
             ).rows_new
             self._shipped[asset] = last
             replace_file(self._folder / "shipped.json", msgspec.json.encode(self._shipped))
-            self._ticks[asset] = [tick for tick in self._ticks[asset] if _minute(tick) > last]
+        with self._lock:
+            for asset, ticks in self._ticks.items():
+                done = min(self._shipped.get(asset, -1), now - _RECENT)
+                self._ticks[asset] = [tick for tick in ticks if _minute(tick) > done]
         self._tidy(now)
         return new
 
     def minutes(self, asset: str, now: float) -> pd.DataFrame:
-        """Bars of the finished minutes that were not shipped yet (`infra.bars` columns)."""
-        done = self._shipped.get(asset, -1)
-        end = now - 60.0 - _GRACE
-        ticks = [tick for tick in self._ticks.get(asset, ()) if done < _minute(tick) <= end]
-        if not ticks:
-            return bars.empty()
-        table = bars.make([_minute(tick) for tick in ticks], [tick.price for tick in ticks])
-        return bars.grouped(table, table["time"])
+        """Bars of the minutes to ship: no price of them can come any more (`infra.bars` columns)."""
+        return _folded(self._ticks.get(asset, ()), self._shipped.get(asset, -1), now - 60.0 - _LATEST)
 
     def extend(self, book: PriceBook) -> PriceBook:
-        """The book with what was seen and is not in the store yet: real prices, so they replace simulated ones."""
+        """The book with what was seen after it: real prices, so they replace simulated ones and a proxy's."""
+        with self._lock:
+            seen = {asset: [tick for tick in ticks if tick.time <= book.as_of] for asset, ticks in self._ticks.items()}
         assets = dict(book.assets)
-        for asset, ticks in list(self._ticks.items()):  # the sidecar looks in another thread
-            seen = [tick for tick in ticks if tick.time <= book.as_of]
+        for asset, ticks in seen.items():
             held = assets.get(Asset(asset))
-            real = held is not None and not (held.simulated or held.proxy)
-            if not seen or (held is not None and real and held.spot_time >= seen[-1].time):
-                continue
-            assets[Asset(asset)] = _extended(held, seen, self.minutes(asset, book.as_of))
+            real = held if held is not None and not (held.simulated or held.proxy) else None
+            if ticks and (real is None or real.spot_time < ticks[-1].time):
+                assets[Asset(asset)] = _extended(real, ticks, book.as_of)
         return msgspec.structs.replace(book, assets=assets)
 
     def _keep(self, tick: Tick) -> bool:
         """Whether the tick is news: neither seen before nor of a minute that was shipped."""
-        held = self._ticks.setdefault(tick.asset, [])
-        if _minute(tick) <= self._shipped.get(tick.asset, -1) or (held and tick.time <= held[-1].time):
-            return False
-        held.append(tick)
+        with self._lock:
+            held = self._ticks.setdefault(tick.asset, [])
+            if _minute(tick) <= self._shipped.get(tick.asset, -1) or (held and tick.time <= held[-1].time):
+                return False
+            held.append(tick)
         return True
 
     def _append(self, ticks: Sequence[Tick]) -> None:
@@ -198,8 +205,8 @@ class Recorder:
 
     def _tidy(self, now: float) -> None:
         """Remove files whose every tick is shipped."""
-        oldest = min((ticks[0].time for ticks in self._ticks.values() if ticks), default=now)
-        keep_from = self._file(min(oldest, now - DAY))
+        waiting = (t.time for a, ticks in self._ticks.items() for t in ticks if _minute(t) > self._shipped.get(a, -1))
+        keep_from = self._file(min(min(waiting, default=now), now - DAY))
         for path in self._files():
             if path < keep_from:
                 path.unlink()
@@ -216,12 +223,20 @@ def _minute(tick: Tick) -> int:
     return tick.time // 60 * 60
 
 
-def _extended(held: AssetPrices | None, seen: Sequence[Tick], minutes: pd.DataFrame) -> AssetPrices:
-    """An asset's prices with ticks after them; a simulated or proxy's past is not mixed with a real present."""
-    real = held if held is not None and not (held.simulated or held.proxy) else None
+def _folded(ticks: Sequence[Tick], after: int, until: float) -> pd.DataFrame:
+    """Bars of the minutes that begin later than `after` and no later than `until` (unix s)."""
+    wanted = [tick for tick in ticks if after < _minute(tick) <= until]
+    if not wanted:
+        return bars.empty()
+    table = bars.make([_minute(tick) for tick in wanted], [tick.price for tick in wanted])
+    return bars.grouped(table, table["time"])
+
+
+def _extended(real: AssetPrices | None, seen: Sequence[Tick], now: float) -> AssetPrices:
+    """An asset's real prices, if it has any, with ticks after them."""
     history = dict(real.history) if real else {}
     past = history.get("60", Points([], []))
-    after = minutes[minutes["time"] > (past.times[-1] if past.times else -1)]
+    after = _folded(seen, past.times[-1] if past.times else -1, now - 60.0 - _GRACE)
     times, prices = past.times + after["time"].tolist(), past.prices + after["close"].tolist()
     history["60"] = Points(times[-HISTORY:], prices[-HISTORY:])
     source = real.source if real else SOURCE
