@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 from infra.objects import ObjectStore
 from infra.ports import choose_ports
 from infra.settings import S3, Settings
-from infra.stack.commands import Command, seaweedfs
+from infra.stack.commands import Command, mlflow_server, prefect_server, seaweedfs
 
 
 @contextmanager
@@ -77,3 +79,32 @@ def objects(s3_server: str) -> Iterator[ObjectStore]:
     yield store
     for key in store.list(""):
         store.delete(key)
+
+
+def answers(url: str) -> bool:
+    """Whether a page is there."""
+    try:
+        with urllib.request.urlopen(url, timeout=2.0) as page:
+            return bool(page.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@pytest.fixture(scope="session")
+def mlflow_url(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow on SQLite, its artifacts in the session's SeaweedFS: its address."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    port = choose_ports(Settings(home=folder))["mlflow"]
+    url = f"http://127.0.0.1:{port}"
+    with running(mlflow_server(folder, port, S3(), s3_server), folder / "log", lambda: answers(f"{url}/health"), 120):
+        yield url
+
+
+@pytest.fixture(scope="session")
+def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Prefect server on SQLite: the base of its page."""
+    folder = tmp_path_factory.mktemp("prefect")
+    port = choose_ports(Settings(home=folder))["prefect"]
+    url = f"http://127.0.0.1:{port}"
+    with running(prefect_server(folder, port), folder / "log", lambda: answers(f"{url}/api/health"), 120):
+        yield url
