@@ -21,6 +21,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from headframe.serve import own_hotkey
 from infra.settings import ROOT, Settings, load_settings
 from infra.stack import commands
 from infra.stack.commands import tool, tritonserver
@@ -194,13 +195,23 @@ def test_buckets_are_the_ones_that_the_settings_name() -> None:
     assert f"--artifacts-destination=s3://{s3.mlflow_bucket}" in SERVICES["mlflow"]["command"]
 
 
-def test_gateway_holds_no_store_secret_and_no_coldkey() -> None:
+def test_gateway_holds_no_store_secret_and_no_private_key() -> None:
     secrets = {value for name, value in _filled().items() if name.endswith(("_PASSWORD", "_KEY"))}
     held = " ".join(_environment("gateway").values())
     assert not [secret for secret in secrets if secret in held]
     wallet = [volume for volume in SERVICES["gateway"]["volumes"] if "wallets" in volume]
     assert len(wallet) == 1
-    assert re.fullmatch(r".*/hotkeys:/wallets/.*/hotkeys:ro", wallet[0])
+    assert re.fullmatch(r".*/hotkeys/[\w-]+pub\.txt:/wallets/.*/hotkeys/[\w-]+pub\.txt:ro", wallet[0])
+
+
+def test_gateway_finds_the_public_half_of_its_hotkey(tmp_path: Path) -> None:
+    settings = load_settings_of("gateway")
+    mounted = next(volume for volume in SERVICES["gateway"]["volumes"] if "wallets" in volume).split(":")[1]
+    inside = tmp_path / Path(mounted).relative_to("/wallets")
+    inside.parent.mkdir(parents=True)
+    inside.write_text('{"ss58Address": "5F", "publicKey": "0x"}')
+    wallet = settings.gateway.model_copy(update={"wallet_path": tmp_path})
+    assert own_hotkey(settings.model_copy(update={"gateway": wallet})) == "5F"
 
 
 def test_triton_takes_control_over_grpc_only_and_cannot_write_models() -> None:
