@@ -1,0 +1,92 @@
+"""A Triton at the edge of a test: releases are plain functions, and the whole server can go away."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from serving.subnets.base import Tensors
+from serving.triton import ReleaseMissing, TritonFault, pack, unpack
+from serving.types import ReleaseId
+
+Model = Callable[[Tensors], Tensors]
+
+
+def doubled(tensors: Tensors) -> Tensors:
+    """What the tiny subnet wants."""
+    return {"Y": (tensors["X"] * 2).astype(np.float32)}
+
+
+def broken(tensors: Tensors) -> Tensors:
+    """An answer that the tiny subnet's validator would void."""
+    return {"Y": (tensors["X"] * np.nan).astype(np.float32)}
+
+
+class FakeTriton:
+    """Stands in for `serving.triton.Triton` inside one process."""
+
+    def __init__(self, **models: Model | TritonFault) -> None:
+        self.models: dict[str, Model | TritonFault] = {name.replace("_", "-"): model for name, model in models.items()}
+        self.asked: list[tuple[str, int, float, Tensors]] = []
+        """Release, priority, timeout_s, tensors of every call."""
+
+    async def infer(self, release: ReleaseId, tensors: Tensors, *, priority: int, timeout_s: float) -> Tensors:
+        self.asked.append((release, priority, timeout_s, tensors))
+        model = self.models.get(release)
+        if model is None:
+            raise ReleaseMissing("release_missing")
+        if isinstance(model, TritonFault):
+            raise model
+        return model(tensors)
+
+
+class FakeTritonServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """The same over real gRPC on a port that survives `stop` and `start`."""
+
+    def __init__(self, **models: Model) -> None:
+        self.models = {name.replace("_", "-"): model for name, model in models.items()}
+        self.asked: list[Any] = []
+        self.hold = threading.Event()
+        """Calls wait for it; set by default."""
+        self.hold.set()
+        self.port = 0
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=16))
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop(grace=None).wait()
+
+    def ModelReady(self, request: Any, context: Any) -> Any:
+        return service_pb2.ModelReadyResponse(ready=request.name in self.models)
+
+    def ModelInfer(self, request: Any, context: Any) -> Any:
+        self.asked.append(request)
+        self.hold.wait(30)
+        model = self.models.get(request.model_name)
+        if model is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.model_name}' is not found")
+        raws = zip(request.inputs, request.raw_input_contents, strict=True)
+        tensors = {put.name: unpack(put.datatype, tuple(put.shape), raw) for put, raw in raws}
+        assert model is not None
+        outputs = {"RELEASE": np.array([[request.model_name.encode()]], dtype=object), **model(tensors)}
+        response = service_pb2.ModelInferResponse(model_name=request.model_name)
+        for name, tensor in outputs.items():
+            datatype, raw = pack(tensor)
+            response.outputs.add(name=name, datatype=datatype, shape=tensor.shape)
+            response.raw_output_contents.append(raw)
+        return response
