@@ -20,7 +20,7 @@ from infra.stack.supervisor import Supervisor, SupervisorGone, start_supervisor
 from serving.errors import UserError
 
 _POLL = 0.1
-_TRIES = 3
+_DEATHS = 2
 """A part that died this often while coming up is given up by `up`."""
 
 
@@ -70,7 +70,7 @@ class Starter:
     def __init__(self, supervisor: Supervisor, plan: Plan, tell: Tell) -> None:
         self._supervisor, self._plan, self._tell = supervisor, plan, tell
         self._since: dict[str, float] = {}
-        self._deaths: dict[str, int] = {}
+        self._before: dict[str, int] = {}
 
     def run(self, parts: Iterable[Part], ready: Iterable[str] = ()) -> None:
         """Return when all `parts` are ready, `ready` ones being so already; NotReady names the first that fails."""
@@ -97,14 +97,14 @@ class Starter:
     def _start_those_that_can(self, waiting: dict[str, Part], done: set[str]) -> None:
         for name, part in waiting.items():
             if name not in self._since and done.issuperset(part.needs):
-                self._deaths[name] = self._supervisor.restarts().get(name, -1)
+                self._before[name] = self._supervisor.restarts().get(name, -1)
                 self._supervisor.start(name)
                 self._since[name] = time.monotonic()
                 self._tell(name, "starting")
 
     def _check(self, part: Part, reason: str) -> None:
         log = self._plan.paths.log / f"{part.name}.log"
-        if self._supervisor.restarts().get(part.name, 0) - self._deaths[part.name] > _TRIES:
+        if self._supervisor.restarts().get(part.name, 0) - self._before[part.name] > _DEATHS:
             raise NotReady(part, "dies as soon as it is started", log)
         took = time.monotonic() - self._since[part.name]
         if took > part.start_limit:
@@ -147,7 +147,10 @@ def _start(settings: Settings, parts: tuple[Part, ...], tell: Tell) -> Up:
 def _prepare(plan: Plan, parts: tuple[Part, ...]) -> None:
     paths = plan.paths
     for folder in (paths.log, paths.s3, paths.mlflow, paths.prefect, paths.models, paths.serving, paths.traffic):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be made: {error.strerror}; use another home") from None
     for stale in ("sidecar.json", *(part.restarts_file for part in parts if part.restarts_file)):
         (paths.run / stale).unlink(missing_ok=True)  # of the last stack
     for path, text in files(plan, parts).items():
@@ -168,6 +171,7 @@ def _mend(settings: Settings, parts: tuple[Part, ...], supervisor: Supervisor, t
         if infos[part.name].statename in {"BACKOFF", "RUNNING"}:
             tell(part.name, "is there and does not answer: starting it again")
             supervisor.stop(part.name)
+            stop_marked(plan.home, {part.name})  # what hangs does not hear the supervisor
             _wait_stopped(supervisor, part)
     Starter(supervisor, plan, tell).run(missing, (part.name for part in parts if part not in missing))
     return Up(already=not missing, started=[part.name for part in missing], settings_changed=changed)

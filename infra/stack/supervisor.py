@@ -54,15 +54,6 @@ class _Connection(http.client.HTTPConnection):
         self.sock = sock
 
 
-class _Transport(xmlrpc.client.Transport):
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        return _Connection(str(self._path))
-
-
 class SupervisorGone(UserError):
     """The supervisor does not answer."""
 
@@ -75,16 +66,21 @@ class Supervisor:
         self._socket = socket_path(home)
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        proxy = xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_Transport(self._socket))
-        namespace, name = method.split(".")
-        with proxy:
-            try:
-                return getattr(getattr(proxy, namespace), name)(*arguments)
-            except (OSError, http.client.HTTPException, xmlrpc.client.ProtocolError) as error:
-                raise SupervisorGone(
-                    f"the supervisor of {self._home} does not answer ({error}); "
-                    f"run 'headframe down' and 'headframe up', and see {self._home / 'log' / 'supervisor.log'}"
-                ) from None
+        connection = _Connection(str(self._socket))
+        try:
+            connection.request("POST", "/RPC2", xmlrpc.client.dumps(arguments, method), {"Content-Type": "text/xml"})
+            response = connection.getresponse()
+            body = response.read()
+            if response.status != 200:
+                raise http.client.HTTPException(f"status {response.status}")
+        except (OSError, http.client.HTTPException) as error:
+            raise SupervisorGone(
+                f"the supervisor of {self._home} does not answer ({error}); "
+                f"run 'headframe down' and 'headframe up', and see {self._home / 'log' / 'supervisor.log'}"
+            ) from None
+        finally:
+            connection.close()
+        return xmlrpc.client.loads(body)[0][0]
 
     def alive(self) -> bool:
         """Whether it answers."""

@@ -1,0 +1,265 @@
+"""The whole embedded stack, for real: up, status, kills, and down."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from infra.ports import is_free, read_ports
+from infra.settings import Settings
+from infra.stack import lifecycle
+from infra.stack.commands import Command, tool
+from infra.stack.config import socket_path
+from infra.stack.lifecycle import Up
+from infra.stack.parts import PARTS, Part
+from infra.stack.processes import SUPERVISOR, marked
+from infra.stack.supervisor import Supervisor
+from serving.errors import UserError
+
+pytestmark = [pytest.mark.slow, pytest.mark.stack]
+ALL = {part.name for part in PARTS}
+
+
+def headframe(home: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [tool("headframe"), *arguments]
+    environ = {**os.environ, "HEADFRAME_HOME": str(home), **env}
+    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, cwd=home.parent)
+
+
+def status(home: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(headframe(home, "status", "--json").stdout)
+    return found
+
+
+def until(look: Callable[[], Any], limit_s: float = 60.0) -> Any:
+    end = time.monotonic() + limit_s
+    while not (found := look()):
+        assert time.monotonic() < end, "did not happen"
+        time.sleep(0.1)
+    return found
+
+
+def some(*names: str) -> Callable[[Settings], tuple[Part, ...]]:
+    return lambda _: tuple(part for part in PARTS if part.name in names)
+
+
+def quietly(part: str, what: str) -> None:
+    """Nobody watches."""
+
+
+def bring_up(home: Path, *names: str, **settings: Any) -> Up:
+    return lifecycle.up(Settings.model_validate({"home": home, **settings}), quietly, chosen=some(*names))
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Iterator[Path]:
+    """A home of its own, whose stack is brought down afterwards."""
+    home = tmp_path / "home"
+    yield home
+    lifecycle.down(Settings(home=home), quietly)
+    assert marked(home) == {}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home whose whole stack is up."""
+    found = tmp_path_factory.mktemp("whole") / "home"
+    done = headframe(found, "up")
+    try:
+        assert done.returncode == 0, done.stderr
+        yield found
+    finally:
+        headframe(found, "down")
+
+
+def test_every_part_runs_and_answers_where_status_says(home: Path) -> None:
+    done = headframe(home, "status", "--json")
+    document = json.loads(done.stdout)
+    assert {name: part["state"] for name, part in document["components"].items()} == dict.fromkeys(ALL, "running")
+    assert done.returncode == 0
+    assert {part["restarts"] for part in document["components"].values()} == {0}
+    assert document["gateway"]["hotkey"] == "5CiPPseXPECbkjWCa6MnjNokrgYjMqmKndv2rSnekmSK2DjL"
+    for url in (document["mlflow"]["url"] + "/health", document["prefect"]["url"] + "/api/health"):
+        assert httpx.get(url).status_code == 200
+    assert "headframe_file_age_seconds" in httpx.get(document["metrics"]["url"]).text
+    assert len(document["components"]["gateway"]["pids"]) == 3
+    pids = [pid for part in document["components"].values() for pid in part["pids"]]
+    assert len(pids) == len(set(pids))
+    assert all(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_up_again_changes_nothing(home: Path) -> None:
+    before = status(home)
+    done = headframe(home, "up")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "The stack is up already.")
+    assert status(home)["components"] == before["components"]
+
+
+def test_up_tells_of_changed_settings(home: Path) -> None:
+    done = headframe(home, "up", HEADFRAME_GATEWAY__WORKERS="3")
+    assert done.returncode == 0
+    assert "settings have changed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "killed", [("triton",), ("s3",), ("sidecar",), ("gateway",), ("mlflow", "prefect", "flows")], ids="+".join
+)
+def test_what_is_killed_comes_back_and_is_counted(home: Path, killed: tuple[str, ...]) -> None:
+    before = status(home)["components"]
+    for name in killed:
+        os.kill(before[name]["pids"][0], signal.SIGKILL)
+
+    def back() -> dict[str, Any] | None:
+        now: dict[str, Any] = status(home)["components"]
+        whole = all(part["state"] == "running" for part in now.values())
+        return now if whole and all(now[name]["restarts"] > before[name]["restarts"] for name in killed) else None
+
+    after = until(back)
+    for name in ALL:
+        grown = after[name]["restarts"] - before[name]["restarts"]
+        assert grown == (1 if name in killed else 0), name
+        gone = set(before[name]["pids"]) - set(after[name]["pids"])
+        assert bool(gone) == (name in killed), name
+
+
+def test_a_killed_worker_counts_for_the_gateway(home: Path) -> None:
+    before = status(home)["components"]["gateway"]
+    os.kill(before["pids"][-1], signal.SIGKILL)
+
+    def back() -> bool:
+        now = status(home)["components"]["gateway"]
+        return now["state"] == "running" and len(now["pids"]) == 3 and now["restarts"] == before["restarts"] + 1
+
+    until(back)
+
+
+def test_a_second_stack_runs_beside_it(home: Path, scratch: Path) -> None:
+    bring_up(scratch, "s3", "triton")
+    ours, theirs = read_ports(scratch / "run" / "ports.json"), read_ports(home / "run" / "ports.json")
+    assert not set(ours.values()) & set(theirs.values())
+    before = status(home)["components"]
+    assert sorted(lifecycle.down(Settings(home=scratch), quietly)) == ["s3", "triton"]
+    assert status(home)["components"] == before
+
+
+def test_status_tells_the_truth_when_the_supervisor_is_killed_and_up_replaces_all(home: Path) -> None:
+    before = status(home)
+    os.kill(before["supervisor"]["pid"], signal.SIGKILL)
+    done = headframe(home, "status", "--json")
+    now = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert now["supervisor"] == {"state": "stopped", "pid": None}
+    assert {part["state"] for part in now["components"].values()} == {"running"}  # they answer on
+    assert now["gateway"]["url"] == before["gateway"]["url"]
+    assert headframe(home, "up").returncode == 0
+    after = status(home)
+    assert {part["state"] for part in after["components"].values()} == {"running"}
+    for name, part in after["components"].items():
+        assert not set(part["pids"]) & set(before["components"][name]["pids"])
+    assert after["gateway"]["url"] == before["gateway"]["url"]
+
+
+def test_down_leaves_no_process_and_no_port(home: Path) -> None:
+    pids = [pid for part in status(home)["components"].values() for pid in part["pids"]]
+    done = headframe(home, "down")
+    assert done.returncode == 0
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert marked(home) == {}
+    assert all(is_free(port) for port in read_ports(home / "run" / "ports.json").values())
+    document = status(home)
+    assert {part["state"] for part in document["components"].values()} == {"stopped"}
+    assert document["gateway"]["url"] is None
+    again = headframe(home, "down")
+    assert (again.returncode, again.stdout.startswith("Nothing was running")) == (0, True)
+
+
+def test_a_taken_port_stops_up_in_one_line(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = headframe(tmp_path / "home", "up", HEADFRAME_PORTS__PREFECT=str(port))
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"headframe: port {port} for prefect is taken on 127.0.0.1; stop what listens there, "
+        "or set [ports] prefect to another port (0 picks a free one)"
+    ]
+    assert marked(tmp_path / "home") == {}
+
+
+def test_a_home_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    done = headframe(tmp_path / "home", "up")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"headframe: cannot write below {tmp_path}/home")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_part_that_dies_takes_everything_down_and_leaves_its_last_word(scratch: Path) -> None:
+    code = "import sys; sys.exit('Error: no such luck')"
+    broken = Part("broken", lambda _: Command((tool("python"), "-c", code)), lambda _: "does not answer")
+    told: list[str] = []
+    with pytest.raises(UserError) as caught:
+        lifecycle.up(
+            Settings(home=scratch), lambda part, what: told.append(what), chosen=lambda s: (*some("triton")(s), broken)
+        )
+    message = str(caught.value)
+    assert message.startswith("broken dies as soon as it is started; its last word: Error: no such luck")
+    assert str(scratch / "log" / "broken.log") in message
+    assert message.endswith("Everything that had been started was stopped")
+    assert marked(scratch) == {}
+
+
+def test_a_part_that_never_answers_is_given_up_at_its_limit(scratch: Path) -> None:
+    mute = Part("mute", lambda _: Command((tool("sleep"), "600")), lambda _: "does not answer", start_limit=1.0)
+    with pytest.raises(UserError, match=r"mute does not answer 1 s after its start; its last word: it wrote nothing"):
+        lifecycle.up(Settings(home=scratch), quietly, chosen=lambda _: (mute,))
+    assert marked(scratch) == {}
+
+
+def test_up_mends_what_is_missing_and_what_hangs(scratch: Path) -> None:
+    bring_up(scratch, "s3", "triton")
+    supervisor = Supervisor(scratch)
+    supervisor.stop("s3")
+    until(lambda: supervisor.infos()["s3"].pid == 0)
+    triton = supervisor.infos()["triton"].pid
+    os.kill(triton, signal.SIGSTOP)
+    done = bring_up(scratch, "s3", "triton")
+    assert sorted(done.started) == ["s3", "triton"]
+    assert supervisor.infos()["triton"].pid != triton
+    assert bring_up(scratch, "s3", "triton").already
+
+
+def test_a_deep_home_of_odd_characters(tmp_path: Path) -> None:
+    home = tmp_path / ("deep %s " * 8) / "a #home; 'with' odd ü\"chars"
+    try:
+        bring_up(home, "s3", "triton")
+        assert not socket_path(home).is_relative_to(home)
+        assert sorted(marked(home)) == ["s3", SUPERVISOR, "triton"]
+    finally:
+        assert lifecycle.down(Settings(home=home), quietly) == ["s3", "triton"]
+    assert marked(home) == {}
+
+
+def test_two_ups_of_one_home_do_not_race(scratch: Path) -> None:
+    code = (
+        "import sys, pathlib\nfrom infra.settings import Settings\nfrom infra.stack import lifecycle, parts\n"
+        "chosen = lambda s: tuple(p for p in parts.PARTS if p.name == 'triton')\n"
+        "done = lifecycle.up(Settings(home=pathlib.Path(sys.argv[1])), lambda *_: None, chosen=chosen)\n"
+        "print(len(done.started))"
+    )
+    command = [tool("python"), "-c", code, str(scratch)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert sorted(process.communicate()[0].strip() for process in both) == ["0", "1"]
+    assert len(marked(scratch)["triton"]) == 1
