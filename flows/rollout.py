@@ -46,6 +46,16 @@ class Tick(msgspec.Struct, frozen=True):
         """Whether a transition was made."""
         return self.before != self.after
 
+    @property
+    def held(self) -> bool:
+        """Whether a rollout is under way and did not get further."""
+        return not self.moved and self.after not in {"empty", "settled"}
+
+    @property
+    def aborted(self) -> bool:
+        """Whether this tick dropped the candidate."""
+        return self.moved and self.after == "settled" and self.release != self.stable
+
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return {**msgspec.to_builtins(self), "moved": self.moved}
@@ -85,6 +95,14 @@ def start(
             _not_twice(ledger, slot, entry)
         after = ledger.move(slot, move, kind="start", release=entry.id, actor=actor, reason="its gate report passes")
         return Tick(slot, state.stage, after.stage, entry.id, after.stable, "the next tick loads and warms it")
+
+
+def start_if_passed(settings: Settings, slot: str, release: str, *, actor: str) -> str:
+    """Start the rollout of a release whose gate passed, unless something stands in the way; says what was done."""
+    try:
+        return start(settings, slot, release, actor=actor).reason
+    except LedgerError as error:
+        return f"no rollout: {error}"
 
 
 def tick(settings: Settings, slot: str, *, pace: Pace | None = None, actor: str = "tick") -> Tick:

@@ -1,0 +1,64 @@
+"""Choose how a flow runs: under Prefect when its server answers, as a plain function otherwise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from flows.progress import Progress, quiet
+from infra.ports import endpoints
+from infra.settings import Settings
+from infra.stack.commands import prefect_client_env
+
+T = TypeVar("T")
+
+
+def api_url(settings: Settings) -> str | None:
+    """The API of a Prefect server that answers now; None when there is none."""
+    import httpx
+
+    base = endpoints(settings).prefect
+    if base is None:
+        return None
+    try:
+        healthy = httpx.get(f"{base}/api/health", timeout=2.0, trust_env=False).status_code == 200
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return None
+    return f"{base}/api" if healthy else None
+
+
+def prepare(settings: Settings, url: str) -> None:
+    """Set what Prefect reads from the environment; it reads it when it is imported."""
+    settings.paths.prefect.mkdir(parents=True, exist_ok=True)
+    os.environ.update(prefect_client_env(settings.paths.prefect, url))
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
+
+
+def run(
+    settings: Settings,
+    name: str,
+    plain: Callable[[], T],
+    parameters: dict[str, Any],
+    *,
+    use_prefect: bool = True,
+    progress: Progress = quiet,
+) -> T:
+    """Run the flow `name` of `flows.orchestrated` with its parameters, or `plain` when Prefect is not there.
+
+    Both raise what the flow raises.
+    """
+    url = api_url(settings) if use_prefect else None
+    if url is None:
+        return plain()
+    prepare(settings, url)
+    from flows import orchestrated
+
+    settings_token = orchestrated.given.set(settings)
+    progress_token = orchestrated.drawn.set(progress)
+    try:
+        result: T = getattr(orchestrated, name)(**parameters)
+        return result
+    finally:
+        orchestrated.given.reset(settings_token)
+        orchestrated.drawn.reset(progress_token)
