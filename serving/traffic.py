@@ -73,7 +73,7 @@ class TrafficWriter:
             segment = None
         if segment is None:
             self._count += 1
-            name = f"{time.time_ns() // 1_000_000:013d}-{os.getpid()}-{self._count}{SUFFIX}"
+            name = f"{time.time_ns() // 1_000_000:013d}-{os.getpid()}-{self._count:06d}{SUFFIX}"
             segment = self._segment = Segment(self.folder / name)
             self._opened = time.monotonic()
         return segment

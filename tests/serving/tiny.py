@@ -63,7 +63,7 @@ class Plain(Double):
     """The same, with nothing under the body hash and small limits."""
 
     synapse = "Plain"
-    hash_fields = ()
+    hash_fields: Sequence[str] = ()
     max_body = 1024
     max_timeout = Seconds(2.0)
 
