@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 
 import msgspec
 
@@ -61,16 +63,16 @@ def ingest(settings: Settings, *, steps: Steps = in_turn, progress: Progress = q
     configured = sources(settings)
     if not configured:
         raise UserError("no price source is configured: set [prices] packaged, folder or pyth")
-    store = price_store(settings)
-    held = {(one.asset, one.source, one.step): one for one in store.series()}
-    reports = []
-    for source in configured:
-
-        def work(source: Source = source) -> SourceReport:
-            return ingest_source(store, source, held, progress)
-
-        reports.append(steps(f"ingest {source.name}", work, retries=2))
-    return IngestReport(store.series(), reports, time.monotonic() - began)
+    with ExitStack() as held_open:
+        for source in configured:
+            held_open.callback(source.close)
+        store = price_store(settings)
+        held = {(one.asset, one.source, one.step): one for one in store.series()}
+        reports = []
+        for source in configured:
+            work = partial(ingest_source, store, source, held, progress)
+            reports.append(steps(f"ingest {source.name}", work, retries=2))
+        return IngestReport(store.series(), reports, time.monotonic() - began)
 
 
 def ingest_source(

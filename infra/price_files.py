@@ -141,7 +141,10 @@ class SeriesFiles:
                 parts[period] = held
                 continue
             key = f"{_BARS}{name.path}/{period}-{sha256[:16]}.parquet"
-            made += self._objects.put(key, _encode(part), only_if_absent=True)
+            data = _encode(part)
+            made += self._objects.put(key, data, only_if_absent=True)
+            if self._cache is not None:
+                replace_file(self._cache / "parts" / f"{sha256}.parquet", data)
             parts[period] = Part(key, sha256, len(part))
         index = msgspec.structs.replace(
             new, generation=old.generation + 1 if old else 1, parts=parts, sha256=_series_digest(parts)

@@ -57,6 +57,10 @@ class Source(Protocol):
         """What went wrong so far without stopping it: a file left out, an asset refused."""
         ...
 
+    def close(self) -> None:
+        """Give up what it holds open."""
+        ...
+
 
 @runtime_checkable
 class LiveSource(Source, Protocol):

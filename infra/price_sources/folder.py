@@ -56,6 +56,9 @@ class Folder:
         """A line for each file that was left out."""
         return list(self._notes)
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def history(self, asset: str, step: int, since: int | None = None) -> pd.DataFrame:
         """Rows of every file that holds this series, as they stand in the files."""
         found = self._tables.get((asset, step))

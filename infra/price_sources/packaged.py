@@ -39,6 +39,9 @@ class Packaged:
         """Nothing: it works or it raises."""
         return []
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def history(self, asset: str, step: int, since: int | None = None) -> pd.DataFrame:
         """The packaged bars; raises SourceError when the wheel is missing or is another release."""
         if asset != ASSET or step not in _FILES:

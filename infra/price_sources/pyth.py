@@ -93,7 +93,7 @@ class Pyth:
             raise SourceError(f"Pyth has no {asset} by {step} s")
         now = int(self._clock())
         start = since if since is not None else now - int(self._days * DAY)
-        start -= start % step
+        first = start = start - start % step
         pages = []
         while start < now:
             end = min(start + _WINDOW[step], now)
@@ -101,7 +101,7 @@ class Pyth:
             start = end if end == now else end - end % step
         table = pd.concat(pages, ignore_index=True) if pages else bars.empty()
         if table.empty:
-            self._notes.append(f"pyth: no data of {asset} by {step} s since {bars.iso(since or start)}")
+            self._notes.append(f"pyth: no data of {asset} by {step} s since {bars.iso(first)}")
         return table[table["time"] + step <= now].reset_index(drop=True)
 
     def _page(self, asset: str, step: int, start: int, end: int) -> pd.DataFrame:

@@ -56,6 +56,9 @@ class Simulated:
         """Nothing: it cannot fail."""
         return []
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def history(self, asset: str, step: int, since: int | None = None) -> pd.DataFrame:
         """The bars of `WINDOW`."""
         return walk_bars(asset, step, max(WINDOW[0], since or 0), WINDOW[1])

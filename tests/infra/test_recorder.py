@@ -45,6 +45,9 @@ class Live:
     def notes(self) -> Sequence[str]:
         return []
 
+    def close(self) -> None:
+        pass
+
     def spots(self, assets: Sequence[str], now: float) -> Spots:
         if isinstance(self.says, Exception):
             raise self.says
@@ -185,3 +188,4 @@ def test_it_is_off_unless_it_is_switched_on_and_has_something_to_listen_to(tmp_p
     one = made(Prices(record=True, pyth=True))
     assert one is not None
     assert isinstance(one._live, LiveSource)
+    one._live.close()
