@@ -16,6 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from flows import artifacts
+from flows.coverage import coverage
 from flows.gate import GateResult
 from flows.gate import gate as run_gate
 from flows.ingest import IngestReport
@@ -63,8 +64,8 @@ def _say(text: str) -> None:
 @flow(name="ingest", flow_run_name="ingest", persist_result=False)
 def ingest() -> IngestReport:
     """Ask every price source, and store what is new."""
-    report = run_ingest(_settings(), steps=steps)
-    _show("ingest", artifacts.of_ingest(report))
+    report = run_ingest(_settings(), steps=steps, progress=drawn.get())
+    _show("ingest", artifacts.of_ingest(report), coverage(report.series))
     _say(f"{len(report.series)} series, {sum(s.rows_new for s in report.sources)} new rows")
     return report
 
