@@ -35,7 +35,10 @@ def picture(name: str, png: bytes) -> str:
 
 def of_ingest(report: IngestReport) -> str:
     """What is stored, and what each source gave."""
-    series = [[s.asset, s.source, s.step, s.rows, _kind(s.simulated, s.proxy), s.sha256[:12]] for s in report.series]
+    series = [
+        [s.asset, s.source, s.step, s.rows, _kind(s.simulated, s.proxy), s.sha256[:12], "; ".join(s.notes)]
+        for s in report.series
+    ]
     sources = [
         [s.source, s.series, s.rows_new, s.rows_changed, "yes" if s.failed else "no", "; ".join(s.notes[:3])]
         for s in report.sources
@@ -44,7 +47,7 @@ def of_ingest(report: IngestReport) -> str:
         (
             "# Ingest",
             table(("source", "series", "new rows", "changed", "trouble", "notes"), sources),
-            table(("asset", "source", "step, s", "rows", "prices", "sha256"), series),
+            table(("asset", "source", "step, s", "rows", "prices", "sha256", "notes"), series),
         )
     )
 
