@@ -65,7 +65,7 @@ def requests_of(release: Release) -> list[Arrays]:
     return [{name: _array(tensor) for name, tensor in each.inputs.items()} for each in _read(release).requests]
 
 
-def warm(triton: Triton, release: Release, sizes: Iterable[int] = range(1, 9), *, rounds: int = 3) -> WarmReport:
+def warm(triton: Triton, release: Release, sizes: Iterable[int] = range(1, 9), *, rounds: int = 6) -> WarmReport:
     """Send the release's own requests at every batch size and check every answer.
 
     Each size goes twice: as that many requests at once, which Triton may batch, and as one request with that batch

@@ -88,7 +88,7 @@ def variance_clock(profile: Mapping[str, Any], step: int) -> VarianceClock:
     ``{"clock": "flat"}``: time itself. ``{"clock": "day", "zone", "weights"}``: one weight, mean 1, for each equal part
     of the local day. ``{"clock": "session", "zone", "open", "close", "weights", "overnight", "weekend"}``: seconds
     after local midnight, one weight, mean 1, for each equal part of the session, and the variance from a close to the
-    next open in hours of average trading, spread evenly over the closed time: a weekend is long, and moves little an hour.
+    next open in hours of average trading, spread evenly over the closed time: a weekend moves little an hour.
     """
     kind = profile["clock"]
     zone = ZoneInfo(profile.get("zone", "UTC"))
