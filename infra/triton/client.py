@@ -43,6 +43,10 @@ class Triton:
         """What the server was started as (``--id``)."""
         return str(self._ask("get_server_metadata", client_timeout=5.0).name)
 
+    def version(self) -> str:
+        """The server's own version."""
+        return str(self._ask("get_server_metadata", client_timeout=5.0).version)
+
     def loaded(self) -> set[str]:
         """Names of the models that are ready."""
         index = self._ask("get_model_repository_index", client_timeout=10.0)
