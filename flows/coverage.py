@@ -1,4 +1,4 @@
-"""A picture of what is stored: each series over time, and where it has holes."""
+"""A picture of what is stored: each series over time, by kind."""
 
 from __future__ import annotations
 
