@@ -214,7 +214,7 @@ def test_a_process_killed_in_the_middle_of_accepting_blocks_nobody(folder: Path)
             before = store.count()
             assert before >= 1000
             assert accepts(store, B, T0)
-            assert store.count() == before + 1
+            assert store.count() - before in {1, 2}  # the killed one's last may be on record, and not yet counted
     finally:
         racer.kill()
         racer.communicate()
