@@ -69,13 +69,20 @@ def _watch() -> Iterator[_Board]:
 
 
 def up(as_json: AsJson = False) -> None:
-    """Start the embedded stack, or mend what is missing of it; twice is harmless."""
+    """Start the embedded stack, or mend what is missing of it; twice is harmless.
+
+    In profile local an empty slot gets the reference miner's model, so that every route answers from the start.
+    """
+    from headframe.flow_runs import fill_empty_slots
     from infra.settings import load_settings
     from infra.stack.lifecycle import up as bring_up
 
     settings = load_settings()
     with _watch() as board:
         done = bring_up(settings, board.tell)
+    if settings.profile == "local":
+        with progress_console.status("first releases") as line:
+            fill_empty_slots(settings, lambda what: line.update(f"first releases: {what}"))
     document = stack_status(settings)
     if as_json:
         print_json(document)

@@ -12,41 +12,35 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from flows.runner import run as run_flow
 from headframe.demo import plot, report, traffic
+from headframe.flow_runs import FlowRuns
 from headframe.output import console
 from serving.types import SlotName
 
 if TYPE_CHECKING:
     from flows.gate import GateResult
-    from flows.ingest import IngestReport
-    from flows.outcomes import OutcomesReport
     from flows.retrain import RetrainResult
     from infra.settings import Settings
     from serving.twin import Report
     from triton_models.synth_paths.train import Model
 
-REFERENCE: Model = "gaussian"
 CANDIDATE: Model = "garch-t"
 ACTOR = "demo"
 
 
 def run(settings: Settings) -> list[str]:
     """Play the whole loop, write ``report.json`` and ``report.png``, print the report; what went wrong, in lines."""
-    from flows import rollout
     from infra.stack.lifecycle import up
 
     clock = _Stopwatch(console)
-    flows = _Flows(settings)
+    flows = FlowRuns(settings, ACTOR)
     with clock.step("start the stack: S3, MLflow, Prefect, Triton, gateway, sidecar"):
         up(settings, lambda part, what: None)
     with clock.step("ingest prices"):
         ingested = flows.ingest()
     for slot in settings.slots:
         with clock.step(f"{slot}: the reference miner's model goes live"):
-            flows.retrain(slot, REFERENCE)
-            flows.gate(slot)
-            rollout.adopt(settings, slot, actor=ACTOR)
+            flows.adopt_reference(slot)
     trained: dict[str, RetrainResult] = {}
     gated: dict[str, GateResult] = {}
     for slot in settings.slots:
@@ -73,35 +67,6 @@ def run(settings: Settings) -> list[str]:
     report.show(document)
     console.print(f"\nreport: {target}\nplot:   {target.with_suffix('.png')}", soft_wrap=True)
     return report.wrong(document)
-
-
-@dataclass(frozen=True)
-class _Flows:
-    """The flows as the verbs run them: under the stack's Prefect, where their runs and artifacts can be read."""
-
-    settings: Settings
-
-    def ingest(self) -> IngestReport:
-        from flows.ingest import ingest
-
-        return run_flow(self.settings, "ingest", lambda: ingest(self.settings), {})
-
-    def retrain(self, slot: str, model: Model) -> RetrainResult:
-        from flows.retrain import retrain
-
-        said = {"slot": slot, "model": model, "actor": ACTOR}
-        return run_flow(self.settings, "retrain", lambda: retrain(self.settings, slot, model, actor=ACTOR), said)
-
-    def gate(self, slot: str) -> GateResult:
-        from flows.gate import gate
-
-        said = {"slot": slot, "actor": ACTOR}
-        return run_flow(self.settings, "gate", lambda: gate(self.settings, slot, actor=ACTOR), said)
-
-    def outcomes(self) -> OutcomesReport:
-        from flows.outcomes import outcomes
-
-        return run_flow(self.settings, "outcomes", lambda: outcomes(self.settings), {})
 
 
 @dataclass

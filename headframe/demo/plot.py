@@ -32,9 +32,10 @@ def _comparison(panel: Any, slot: str, gate: Mapping[str, Any]) -> None:
     for height, (_, change, (low, high), colour) in enumerate(reversed(rows)):
         panel.plot([low, high], [height, height], color=colour, linewidth=2.5, solid_capstyle="round")
         panel.plot([change], [height], "o", color=colour, markersize=7)
+        panel.annotate(f"{change:+.1f} %", (change, height), xytext=(0, 8), textcoords="offset points", ha="center")
     panel.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)])
     panel.axvline(0, color="#111827", linewidth=1)
-    panel.set_xscale("symlog", linthresh=10)
+    panel.margins(x=0.12, y=0.15)
     panel.set_xlabel("change of the score against the live model, % (left is better), 95 % interval")
     panel.set_title(
         f"{slot}: {gate['verdict']}\n{score['replays']} replays, {score['disjoint']} disjoint, "
