@@ -35,7 +35,7 @@ def bring(settings: Settings, entry: ReleaseEntry) -> None:
         try:
             if entry.id not in triton.loaded():
                 triton.load(entry.id)
-            warm(triton, release)
+            warm(triton, release, rounds=1)
         except TritonError as error:
             if not triton.ready():
                 raise

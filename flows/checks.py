@@ -78,7 +78,7 @@ def load(triton: Triton, bundles: Bundles) -> tuple[Check, WarmReport | None]:
     try:
         triton.load(bundles.candidate.id)
         loaded = time.perf_counter() - began
-        report = warm(triton, bundles.candidate, rounds=2)
+        report = warm(triton, bundles.candidate, rounds=1)
     except TritonError as error:
         if not triton.ready():
             raise

@@ -35,8 +35,6 @@ from infra.tracking import Tracker, tracker
 from infra.triton import throwaway
 from serving.subnets.synth.rules import ASSETS
 
-LIMITS = {"synth-low": 80}
-"""Replays at most, spread evenly over the held-out starts; a day of 1,000 paths is five times the work of an hour."""
 PARITY = "the release runs the trained model's own code; there is no exported graph to compare it with"
 WORTH = "rank and price of the subnet are not known here yet"
 
@@ -79,7 +77,7 @@ def gate(
 ) -> GateResult:
     """Put a release (by default the slot's newest without a report) through every check, and store the report.
 
-    `limit` bounds the replays. Raises LedgerError with exit code 3 when no release waits for its gate, and the
+    All held-out starts are replayed, or `limit` of them, spread evenly. Raises LedgerError with exit code 3 when no release waits for its gate, and the
     part's own error when S3, MLflow or the throw-away Triton does not work: then there is no report.
     """
     began = time.perf_counter()
@@ -90,7 +88,7 @@ def gate(
         following = steps("reach MLflow", lambda: tracker(settings), retries=2)
         store = price_store(settings)
         split = make_split(store, slot)
-        replays = steps("replay held-out requests", lambda: make_replays(store, split, limit=limit or LIMITS.get(slot)))
+        replays = steps("replay held-out requests", lambda: make_replays(store, split, limit=limit))
         with _workspace(settings, slot) as folder:
             work = _Work(settings, candidate, champion, store, split, replays, folder, steps, progress)
             found, score = work.run()

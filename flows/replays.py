@@ -18,9 +18,11 @@ from serving.errors import UserError
 from serving.seed import seed_of
 from serving.state import PriceBook
 from serving.subnets.base import Inputs, Route, Task
-from serving.subnets.synth.protocol import SYNTH
+from serving.subnets.synth.protocol import synth
 from serving.types import UnixSeconds
 
+SUBNET = synth(use_stale=True)
+"""A replay at a session's opening has no fresher price than the last close, as serving has none in profile ``local``."""
 PATHS = 1_000
 """Paths in an answer, as the validators ask."""
 LEAD = 60
@@ -56,9 +58,9 @@ class Asked:
 
 def route_of(slot: str) -> Route:
     """The subnet's route that a slot is served on."""
-    if slot not in SYNTH.slots:
-        raise UserError(f"slot {slot} belongs to no subnet that Headframe mines; known: {', '.join(SYNTH.slots)}")
-    return SYNTH.routes[0]
+    if slot not in SUBNET.slots:
+        raise UserError(f"slot {slot} belongs to no subnet that Headframe mines; known: {', '.join(SUBNET.slots)}")
+    return SUBNET.routes[0]
 
 
 def ask(slot: str, asset: str, start: int, book: PriceBook, *, paths: int = PATHS) -> Asked:

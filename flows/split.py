@@ -138,9 +138,9 @@ def sessions_with_starts(slot: str, asset: str, sessions: Sequence[tuple[int, in
 
 
 def _inside(first: int, last: int) -> tuple[int, ...]:
-    """Every ten minutes, with the newest known price and all the truth inside the session."""
+    """Every ten minutes with all the truth inside the session; at its opening, the price known is the last close."""
     grid = GRIDS[HIGH]
-    begin = -(-(first + grid.lag + grid.step) // grid.spacing) * grid.spacing
+    begin = -(-first // grid.spacing) * grid.spacing
     return tuple(range(begin, last - grid.length + 1, grid.spacing))
 
 

@@ -14,7 +14,7 @@ import msgspec
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from headframe.output import EXIT_BAD, EXIT_HELD, console, print_json, progress_console
 from serving.errors import UserError
@@ -249,7 +249,7 @@ def status(slot: Slot, as_json: AsJson = False) -> None:
         print_json(found)
         return
     console.print(f"{slot}: {found['stage']}, stable {found['stable'] or 'none'}, candidate {found['candidate']}")
-    table = Table("when, UTC", "change", "release", "stable then", "by", "why", box=None)
+    table = Table("when, UTC", "change", _id("release"), _id("stable then"), "by", "why", box=None)
     for change in found["transitions"]:
         table.add_row(
             _when(change["at"]), change["kind"], change["release"], change["stable"] or "", change["actor"],
@@ -297,7 +297,7 @@ def releases(
     if as_json:
         print_json(rows)
         return
-    table = Table("release", "made, UTC", "by", "model", "gate", "place", box=None)
+    table = Table(_id("release"), "made, UTC", "by", "model", "gate", "place", box=None)
     for row in rows:
         model = row["rebuild"].get("model", row["family"])
         table.add_row(row["id"], _when(row["at"]), row["actor"], model, row["gate"] or "–", row["place"] or "")
@@ -321,6 +321,11 @@ def _actor() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container without a name for its user
         return f"uid {os.getuid()}"
+
+
+def _id(head: str) -> Column:
+    """A column of names that are meant to be copied: folded, never cut."""
+    return Column(head, overflow="fold")
 
 
 def _when(at: float) -> str:
