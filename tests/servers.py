@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -18,6 +19,7 @@ from infra.objects import ObjectStore
 from infra.ports import choose_ports
 from infra.settings import S3, Settings
 from infra.stack.commands import Command, mlflow_server, prefect_server, seaweedfs
+from infra.triton import Triton, throwaway
 
 
 @contextmanager
@@ -108,3 +110,18 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     with running(prefect_server(folder, port), folder / "log", lambda: answers(f"{url}/api/health"), 120):
         yield url
+
+
+class TritonServer(NamedTuple):
+    """The session's tritonserver and the folder it takes releases from."""
+
+    triton: Triton
+    models: Path
+
+
+@pytest.fixture(scope="session")
+def triton_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """A real tritonserver, one a session, with nothing loaded."""
+    folder = tmp_path_factory.mktemp("triton")
+    with throwaway(Settings().venv_triton, folder / "models", folder) as triton:
+        yield TritonServer(triton, folder / "models")

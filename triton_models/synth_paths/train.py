@@ -193,6 +193,7 @@ def _examples(slot: str, assets: Mapping[str, Any], real: Mapping[str, Mapping[i
         for part in (1 / 3, 2 / 3, 1.0):
             last = round(part * (len(points.times) - 1))
             start = -(-(int(points.times[last]) + 1) // 60) * 60
-            spot = float(points.prices[last])
-            examples.append(Example(asset, spot, history_tensor(points.times, points.prices, start, spot), start))
+            known, spot = slice(last + 1), float(points.prices[last])
+            history = history_tensor(points.times[known], points.prices[known], start, spot)
+            examples.append(Example(asset, spot, history, start))
     return tuple(examples)
