@@ -192,7 +192,7 @@ def test_the_price_only_scales_the_paths(asset: str) -> None:
 def test_padding_and_holes_in_history_are_not_prices() -> None:
     history = minute_history(2.0, count=200)
     infinite = np.where(np.isnan(history), np.float32(np.inf), history)
-    at = {"start": OPEN + 9000}
+    at: dict[str, Any] = {"start": OPEN + 9000}
     np.testing.assert_array_equal(
         paths("MINUTES", history=history, **at), paths("MINUTES", history=history[:, -200:], **at)
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.triton_models.synth_paths.series import before, hourly, minutes, round_the_clock
-from triton_models.synth_paths import train
+from triton_models.synth_paths import garch
 from triton_models.synth_paths.model import simulate
 from triton_models.synth_paths.train import REFERENCE_SIGMA, FitError, Training, fit
 
@@ -72,7 +72,7 @@ def test_only_what_is_given_matters(aapl: Any) -> None:
 
 
 def test_a_fit_that_cannot_be_trusted_gives_way_and_says_so(aapl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train.garch, "fit_garch", lambda _: "GARCH-t is not stationary (alpha + beta = 1.0000)")
+    monkeypatch.setattr(garch, "fit_garch", lambda _: "GARCH-t is not stationary (alpha + beta = 1.0000)")
     params = fit("synth-high", "garch-t", aapl)
     assert params.assets["AAPLX"]["kind"] == "trailing"
     assert params.assets["AAPLX"]["window"] == 390
