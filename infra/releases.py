@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import psutil
 
 from serving.errors import UserError
 from serving.types import ReleaseId, Sha256, SlotName
@@ -283,7 +284,7 @@ def _sweep(models: Path, release_id: str) -> None:
     """Remove what fetches of this release left behind when their process was killed."""
     for left in models.glob(f".staging.{release_id}.*"):
         pid = left.name.split(".")[-2]
-        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
+        if not (pid.isdigit() and psutil.pid_exists(int(pid))):
             shutil.rmtree(left, ignore_errors=True)
 
 
