@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from infra.ledger import moves, open_ledger
-from infra.ledger.entries import Outcome
+from infra.ledger import open_ledger
 from infra.objects import ObjectStore
 from infra.settings import ROOT, Settings, load_settings
-from serving.types import ReleaseId, Sha256
+from tests.live import reference_is_live
 
 NOTEBOOKS = ROOT / "notebooks"
 pytestmark = pytest.mark.slow
@@ -78,7 +77,7 @@ def test_prices_and_volatility(home: tuple[Path, Settings]) -> None:
 @pytest.mark.triton
 def test_train_a_candidate(home: tuple[Path, Settings]) -> None:
     folder, settings = home
-    champion = _reference_is_live(settings)
+    champion = reference_is_live(settings, "synth-high")
     outputs = run("02_train_a_candidate", folder)
     text = _text(outputs)
     assert "GARCH-t, time of day" in text
@@ -93,20 +92,3 @@ def test_train_a_candidate(home: tuple[Path, Settings]) -> None:
     assert f"{candidate.id}, trained in" in text
     assert f"verdict: {report.verdict} " in text
     assert "on 64 replays (12 disjoint windows, 121 of 121 terms)" in text
-
-
-def _reference_is_live(settings: Settings) -> ReleaseId:
-    """The reference miner as the slot's stable in the ledger, which is all that the gate looks at."""
-    from flows.ingest import ingest
-    from flows.retrain import retrain
-
-    ingest(settings)
-    made = retrain(settings, "synth-high", model="gaussian")
-    sha256, release = Sha256(made.sha256), ReleaseId(made.release)
-    passed: dict[str, Outcome] = dict.fromkeys(("integrity", "load", "validity", "latency"), "pass")
-    with closing(open_ledger(settings)) as ledger:
-        ledger.record_gate(
-            release_sha256=sha256, champion_sha256=None, verdict="inconclusive", checks=passed, report={}, actor="test"
-        )
-        ledger.move("synth-high", moves.adopt(release), kind="adopt", release=release, actor="test", reason="test")
-    return release
