@@ -124,16 +124,22 @@ def judge(slot: str, contest: Contest, *, seed: int = 0) -> tuple[Check, ScoreRe
     return _say("inconclusive", f"{told}: it cannot be told from zero", report)
 
 
+def block_length(grid: Grid, starts: int) -> int:
+    """Starts in a bootstrap block: the overlap, or n^(1/3) where that is longer, since calm and wild days cluster."""
+    return max(grid.overlap, round(starts ** (1 / 3)))
+
+
 def _say(verdict: Any, reason: str, report: ScoreReport) -> tuple[Check, ScoreReport]:
     return Check("score", verdict, reason, {"change_pct": report.change_pct, "ci95": list(report.ci95)}), report
 
 
 def _report(grid: Grid, contest: Contest, seed: int) -> ScoreReport:
     groups = [replay.asset for replay in contest.replays]
+    block = block_length(grid, len(groups))
 
     def change(scores: Floats, where: npt.NDArray[np.bool_] | slice = slice(None)) -> Change:
         names = np.asarray(groups)[where].tolist()
-        return paired_change(scores[where], contest.champion[where], block=grid.overlap, groups=names, seed=seed)
+        return paired_change(scores[where], contest.champion[where], block=block, groups=names, seed=seed)
 
     def windows(asset: str) -> int:
         return disjoint((r.start for r in contest.replays if r.asset == asset), grid.length)
@@ -158,7 +164,7 @@ def _report(grid: Grid, contest: Contest, seed: int) -> ScoreReport:
         candidate=_mean(contest.candidate), champion=_mean(contest.champion), change_pct=plain(overall.percent),
         ci95=_interval(overall), replays=len(contest.replays), disjoint=sum(windows(asset) for asset in assets),
         terms=contest.terms, terms_full=grid.prompt.terms, baselines=baselines, slices=slices, paths=PATHS,
-        block=grid.overlap,
+        block=block,
     )  # fmt: skip
 
 

@@ -77,8 +77,9 @@ def gate(
 ) -> GateResult:
     """Put a release (by default the slot's newest without a report) through every check, and store the report.
 
-    All held-out starts are replayed, or `limit` of them, spread evenly. Raises LedgerError with exit code 3 when no release waits for its gate, and the
-    part's own error when S3, MLflow or the throw-away Triton does not work: then there is no report.
+    All held-out starts are replayed, or `limit` of them, spread evenly. Raises LedgerError with exit code 3 when no
+    release waits for its gate, and the part's own error when S3, MLflow or the throw-away Triton does not work: then
+    there is no report.
     """
     began = time.perf_counter()
     with closing(open_ledger(settings)) as ledger:

@@ -40,8 +40,11 @@ def standings(title: str, rows: Sequence[tuple[str, float, float | None, float |
         axes.plot([change], [y], "o", color=colour)
     axes.axvline(0.0, color=PALE, linewidth=1)
     axes.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)])
-    axes.set_xlabel("change of the mean CRPS against the live champion, % (95 % interval); lower is better")
-    axes.set_title(title, loc="left", fontsize=10)
+    # of the whole figure: beside long names the axes are too narrow for them
+    figure.supxlabel(
+        "change of the mean CRPS against the live champion, % (95 % interval); lower is better", fontsize=9
+    )
+    figure.suptitle(title, x=0.01, horizontalalignment="left", fontsize=10)
     return _png(figure)
 
 
@@ -65,7 +68,7 @@ def profile(title: str, hours: Floats, volatility: Floats) -> bytes:
     figure, axes = _figure(7.0, 3.0)
     axes.step(hours, volatility, where="post", color=INK)
     axes.set_ylim(bottom=0.0)
-    axes.set_xlabel("hour of the day, New York")
+    axes.set_xlabel("hours after the start")
     axes.set_ylabel("basis points a step")
     axes.set_title(title, loc="left", fontsize=10)
     return _png(figure)

@@ -22,7 +22,7 @@ from serving.subnets.synth.protocol import synth
 from serving.types import UnixSeconds
 
 SUBNET = synth(use_stale=True)
-"""A replay at a session's opening has no fresher price than the last close, as serving has none in profile ``local``."""
+"""At a session's opening the last close is the freshest price; serving uses and marks it so in profile ``local``."""
 PATHS = 1_000
 """Paths in an answer, as the validators ask."""
 LEAD = 60
