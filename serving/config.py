@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -43,7 +44,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     nonces: str
     """Folder of the replay store (LMDB)."""
     run: str
-    """Folder for what lives as long as the processes do: metrics files."""
+    """Folder for metrics files and the last good copies of the state files."""
     clock: str | None = None
     """``clock.json`` in profile ``local``; None means that the subnet's time is wall time."""
 
@@ -75,6 +76,10 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes; above it the oldest bodies are dropped, digests stay."""
     drain_s: float = 15.0
     """How long SIGTERM waits for what was admitted."""
+
+    def kept(self, name: str) -> Path:
+        """Where the last good copy of a state file lies."""
+        return Path(self.run) / "last-good" / f"{name}.json"
 
 
 def encode(config: GatewayConfig) -> bytes:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import msgspec
+
+from serving.clock import replace_file
 
 T = TypeVar("T")
 Stamp = tuple[int, int, int]
@@ -17,11 +20,15 @@ class StateFile(Generic[T]):
     """Reads one of the files of `serving.state`.
 
     Every `get` looks at the file's inode, time and size, so a replaced file takes effect at the next request in
-    every process. When the file vanishes or is garbled, the last good copy stays in force and `faults` counts.
+    every process. When the file vanishes or is garbled, the last good copy stays in force and `faults` counts. A
+    process that starts at such a moment takes the copy in `kept`, which the gateway's parent looks after.
     """
 
-    def __init__(self, path: Path, kind: type[T], build: Callable[[T], Any] | None = None) -> None:
+    def __init__(
+        self, path: Path, kind: type[T], build: Callable[[T], Any] | None = None, *, kept: Path | None = None
+    ) -> None:
         self.path = path
+        self.kept = kept
         self.faults = 0
         """How often a new file could not be read."""
         self.problem: str | None = None
@@ -31,6 +38,7 @@ class StateFile(Generic[T]):
         self._stamp: Stamp | None = None
         self._value: T | None = None
         self._built: Any = None
+        self._saved: T | None = None
 
     def get(self) -> T | None:
         """The newest good content, or None when there never was one."""
@@ -57,15 +65,29 @@ class StateFile(Generic[T]):
         value = self.get()
         return None if value is None else now - float(getattr(value, "written_at", now))
 
+    def keep(self) -> None:
+        """Write the content in force to `kept`, if it is new; one process does it for all."""
+        value = self.get()
+        if value is not None and value is not self._saved and self.kept is not None and self.problem is None:
+            replace_file(self.kept, msgspec.json.encode(value))
+            self._saved = value
+
     def _read(self) -> None:
         try:
-            value = self._decoder.decode(self.path.read_bytes())
-            built = self._build(value) if self._build else None
+            self._take(self.path)
         except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
             self._fault(f"cannot be read ({type(error).__name__})")
-            return
-        self._value, self._built, self.problem = value, built, None
+        else:
+            self.problem = None
+
+    def _take(self, path: Path) -> None:
+        value = self._decoder.decode(path.read_bytes())
+        self._built = self._build(value) if self._build else None
+        self._value = value
 
     def _fault(self, what: str) -> None:
         self.faults += 1
         self.problem = f"{self.path.name} {what}"
+        if self._value is None and self.kept is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._take(self.kept)

@@ -43,12 +43,16 @@ class Readiness:
     def __init__(self, config: GatewayConfig, state: State) -> None:
         self.config = config
         self.state = state
-        self.routes: StateFile[RouteTable] = StateFile(Path(config.routes), RouteTable)
+        self.routes = StateFile(Path(config.routes), RouteTable, kept=config.kept("routes"))
         self.files: Mapping[str, tuple[StateFile[Any], float]] = {
             "routes": (self.routes, config.routes_max_age),
-            "neurons": (StateFile(Path(config.neurons), NeuronTable), config.neurons_max_age),
-            "prices": (StateFile(Path(config.prices), PriceBook), config.prices_max_age),
-        }
+            "neurons": (
+                StateFile(Path(config.neurons), NeuronTable, kept=config.kept("neurons")), config.neurons_max_age,
+            ),
+            "prices": (
+                StateFile(Path(config.prices), PriceBook, kept=config.kept("prices")), config.prices_max_age,
+            ),
+        }  # fmt: skip
         self._lock = threading.Lock()
         self._stub: Any = None
         self._asked: dict[str, tuple[float, bool]] = {}
@@ -58,6 +62,12 @@ class Readiness:
         now = time.time()
         with self._lock:
             return {name: file.age(now) for name, (file, _) in self.files.items()}
+
+    def keep_files(self) -> None:
+        """Keep a copy of each file that was read well, for workers that start while it cannot be."""
+        with self._lock:
+            for file, _ in self.files.values():
+                file.keep()
 
     def report(self) -> dict[str, Any]:
         """The facts behind /readyz, and ``ready`` itself."""

@@ -62,6 +62,7 @@ class Parent:
         self._fast_deaths = 0
         self._not_before = 0.0
         self._stop = False
+        self._file_trouble = False
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain; returns when every worker is gone."""
@@ -72,6 +73,7 @@ class Parent:
         self.metrics_folder.mkdir(parents=True)
         public = _listen(self.config.bind, self.config.port)
         readiness = Readiness(self.config, self.state)
+        self._keep_files(readiness)
         try:
             private = private_server(
                 (self.config.private_bind, self.config.private_port), pages(readiness, self.metrics_folder)
@@ -86,6 +88,7 @@ class Parent:
             while not self._stop:
                 self._reap()
                 self._fill(public)
+                self._keep_files(readiness)
                 time.sleep(TICK_S)
             self.state.draining = True
             public.close()
@@ -95,6 +98,16 @@ class Parent:
             private.shutdown()
             private.server_close()
             self.log.info("gateway down", restarts=self.state.restarts)
+
+    def _keep_files(self, readiness: Readiness) -> None:
+        try:
+            readiness.keep_files()
+        except OSError as error:
+            if not self._file_trouble:
+                self.log.error("copies of the state files cannot be kept", error=type(error).__name__)
+            self._file_trouble = True
+        else:
+            self._file_trouble = False
 
     def _on_stop(self, sig: int, frame: Any) -> None:
         self._stop = True

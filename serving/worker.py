@@ -68,14 +68,19 @@ def build(config: GatewayConfig, log: Any) -> tuple[Gateway, Triton]:
     metrics = Metrics()
     triton = Triton(config.triton)
     answerer = Answerer(
-        routes=RouteReader(Path(config.routes)), prices=StateFile(Path(config.prices), PriceBook), triton=triton,
-        traffic=traffic, metrics=metrics, shadows=config.shadows,
+        routes=RouteReader(Path(config.routes), kept=config.kept("routes")),
+        prices=StateFile(Path(config.prices), PriceBook, kept=config.kept("prices")),
+        triton=triton, traffic=traffic, metrics=metrics, shadows=config.shadows,
     )  # fmt: skip
     gateway = Gateway(
         hotkey=Hotkey(config.hotkey),
         routes=routes,
         identity=Identity(
-            Path(config.neurons), stake_threshold=config.stake_threshold, allow=config.allow, deny=config.deny
+            Path(config.neurons),
+            stake_threshold=config.stake_threshold,
+            allow=config.allow,
+            deny=config.deny,
+            kept=config.kept("neurons"),
         ),
         nonces=NonceStore(env, Path(config.nonces), receiver=receiver, retention_s=retention_s(routes)),
         budgets=Budgets(env, per_s=config.requests_per_s, burst=config.burst),

@@ -149,16 +149,22 @@ def raw(request: Request, **headers: str) -> bytes:
 
 
 def talk(port: int, *pieces: bytes, limit_s: float = 10.0) -> bytes:
-    """Send pieces on one connection and read until the server closes it or has nothing more to say for a while."""
+    """Send pieces on one connection and read one reply, or whatever came before the server closed."""
     with socket.create_connection(("127.0.0.1", port), timeout=limit_s) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for piece in pieces:
                 connection.sendall(piece)
         found = b""
         with contextlib.suppress(ConnectionResetError):
-            while data := connection.recv(65536):
+            while not _whole(found) and (data := connection.recv(65536)):
                 found += data
         return found
+
+
+def _whole(reply: bytes) -> bool:
+    head, end, body = reply.partition(b"\r\n\r\n")
+    length = head.lower().partition(b"content-length:")[2].partition(b"\r")[0]
+    return bool(end) and len(body) >= int(length or 0)
 
 
 def status(reply: bytes) -> int:

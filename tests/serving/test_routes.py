@@ -88,3 +88,25 @@ def test_the_last_good_table_outlives_a_garbled_or_missing_file(tmp_path: Path, 
     write(path, B)
     assert reader.slot(SLOT).stable == B
     assert reader.problem is None
+
+
+def test_a_process_that_starts_with_a_garbled_file_takes_the_kept_copy(tmp_path: Path) -> None:
+    path, kept = tmp_path / "routes.json", tmp_path / "kept" / "routes.json"
+    parent = RouteReader(path, kept=kept)
+    parent.keep()
+    assert not kept.exists()
+    write(path, A)
+    parent.keep()
+    path.write_bytes(b"{")
+    parent.keep()
+    worker = RouteReader(path, kept=kept)
+    assert worker.slot(SLOT).stable == A
+    assert worker.problem == "routes.json cannot be read (DecodeError)"
+    path.unlink()
+    assert RouteReader(path, kept=kept).slot(SLOT).stable == A
+    write(path, B)
+    assert worker.slot(SLOT).stable == B
+    kept.write_bytes(b"{")
+    path.unlink()
+    with pytest.raises(Refusal):
+        RouteReader(path, kept=kept).slot(SLOT)
