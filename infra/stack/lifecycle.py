@@ -20,6 +20,8 @@ from infra.stack.supervisor import Supervisor, SupervisorGone, start_supervisor
 from serving.errors import UserError
 
 _POLL = 0.1
+_PAUSE = 0.3
+"""Seconds between two probes of one part: a busy server is not helped by being asked."""
 _DEATHS = 2
 """A part that died this often while coming up is given up by `up`."""
 
@@ -71,28 +73,40 @@ class Starter:
         self._supervisor, self._plan, self._tell = supervisor, plan, tell
         self._since: dict[str, float] = {}
         self._before: dict[str, int] = {}
+        self._probes: dict[str, Future[str | None]] = {}
+        self._not_before: dict[str, float] = {}
 
     def run(self, parts: Iterable[Part], ready: Iterable[str] = ()) -> None:
         """Return when all `parts` are ready, `ready` ones being so already; NotReady names the first that fails."""
         waiting = {part.name: part for part in parts}
         done = set(ready)
         outside = {need for part in waiting.values() for need in part.needs} - waiting.keys()
-        probes: dict[str, Future[str | None]] = {}
-        with ThreadPoolExecutor(max_workers=len(waiting) + 1, thread_name_prefix="probe") as pool:
+        with ThreadPoolExecutor(max_workers=max(1, len(waiting)), thread_name_prefix="probe") as pool:
             while waiting:
                 self._start_those_that_can(waiting, done | outside)
-                for name in [name for name in waiting if name in self._since]:
-                    probe = probes.setdefault(name, pool.submit(waiting[name].probe, self._plan))
-                    if not probe.done():
-                        continue
-                    reason = probes.pop(name).result()
-                    if reason is None:
-                        self._tell(name, f"ready after {time.monotonic() - self._since[name]:.1f} s")
-                        done.add(name)
-                        del waiting[name]
-                    else:
-                        self._check(waiting[name], reason)
+                for part in [part for name, part in waiting.items() if name in self._since]:
+                    if self._is_ready(part, pool):
+                        done.add(part.name)
+                        del waiting[part.name]
                 time.sleep(_POLL)
+
+    def _is_ready(self, part: Part, pool: ThreadPoolExecutor) -> bool:
+        """Take the answer of the part's probe if there is one, and ask again after a pause if it is a bad one."""
+        now, name = time.monotonic(), part.name
+        probe = self._probes.get(name)
+        if probe is None:
+            if now >= self._not_before.get(name, 0.0):
+                self._probes[name] = pool.submit(part.probe, self._plan)
+            return False
+        if not probe.done():
+            return False
+        del self._probes[name]
+        self._not_before[name] = now + _PAUSE
+        if (reason := probe.result()) is not None:
+            self._check(part, reason)
+            return False
+        self._tell(name, f"ready after {now - self._since[name]:.1f} s")
+        return True
 
     def _start_those_that_can(self, waiting: dict[str, Part], done: set[str]) -> None:
         for name, part in waiting.items():

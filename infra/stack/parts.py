@@ -14,6 +14,7 @@ from infra.ports import Endpoints, endpoints
 from infra.settings import Paths, Settings
 from infra.stack import commands, probes
 from infra.stack.commands import Command
+from infra.stack.processes import marked
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ class Part:
     """Whether SIGTERM goes to the part's whole process group, or to its first process only, which tells the rest."""
 
 
+_OWN_ZONES = {"PYTHONTZPATH": ""}
+"""Prefect lists all time zones for every schedule it reads: 20 times cheaper from tzdata than from the system."""
+
+
 def _s3(plan: Plan) -> Command:
     command = commands.seaweedfs(plan.paths.s3, plan.ports, plan.settings.s3, plan.settings.bind)
     return Command(command.argv, command.env, cwd=plan.paths.s3)
@@ -84,7 +89,8 @@ def _mlflow(plan: Plan) -> Command:
 
 
 def _prefect(plan: Plan) -> Command:
-    return commands.prefect_server(plan.paths.prefect, plan.ports["prefect"], plan.settings.bind)
+    command = commands.prefect_server(plan.paths.prefect, plan.ports["prefect"], plan.settings.bind)
+    return Command(command.argv, {**command.env, **_OWN_ZONES}, command.cwd)
 
 
 def _triton(plan: Plan) -> Command:
@@ -107,7 +113,12 @@ def _gateway(plan: Plan) -> Command:
 def _flows(plan: Plan) -> Command:
     env = commands.mlflow_client_env(plan.settings.s3, plan.endpoints.s3 or "")
     env |= commands.prefect_client_env(plan.paths.prefect, f"{plan.endpoints.prefect}/api")
-    return Command((sys.executable, "-m", "flows.deployments"), env)
+    return Command((sys.executable, "-m", "flows.deployments"), env | _OWN_ZONES)
+
+
+def _flows_probe(plan: Plan) -> str | None:
+    begun = [process.create_time() for process in marked(plan.home).get("flows", ())]
+    return probes.flows(plan.endpoints.prefect, min(begun, default=None))
 
 
 PARTS = (
@@ -122,7 +133,7 @@ PARTS = (
     Part("gateway", _gateway,
          lambda p: probes.http(p.endpoints.private, "/healthz"), needs=("triton", "sidecar"),
          stop_limit=40, stop_rank=0, stop_group=False, restarts_file="worker_restarts"),
-    Part("flows", _flows, lambda p: probes.flows(p.endpoints.prefect), needs=("prefect",),
+    Part("flows", _flows, _flows_probe, needs=("prefect",),
          start_secs=5, stop_limit=15),
 )  # fmt: skip
 """Every part, in the order a person reads them."""

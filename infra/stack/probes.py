@@ -6,6 +6,7 @@ A process that is there is not enough: each probe asks the part for something on
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -129,18 +130,20 @@ def sidecar(paths: Paths) -> str | None:
     return f"has not looked at {', '.join(untried)} yet" if untried else None
 
 
-def flows(prefect: str | None) -> str | None:
-    """Prefect knows deployments, and one of them is being served."""
+def flows(prefect: str | None, since: float | None) -> str | None:
+    """One of our deployments was polled for work `since` its process began (unix s; None: at any time)."""
     import httpx
 
     if prefect is None:
         return "has no address"
+    wanted = {"limit": 1, "sort": "UPDATED_DESC", "deployments": {"tags": {"all_": ["headframe"]}}}
     try:
-        answer = httpx.post(f"{prefect}/api/deployments/filter", json={"limit": 50}, timeout=TIMEOUT, trust_env=False)
+        answer = httpx.post(f"{prefect}/api/deployments/filter", json=wanted, timeout=TIMEOUT, trust_env=False)
     except httpx.HTTPError as error:
         return f"Prefect does not answer ({type(error).__name__})"
     if answer.status_code != 200:
         return f"Prefect answers {answer.status_code}"
-    if not any(deployment.get("status") == "READY" for deployment in answer.json()):
-        return "no deployment is being served"
+    polled = [found.get("last_polled") for found in answer.json()]
+    if not polled or polled[0] is None or datetime.fromisoformat(polled[0]).timestamp() < (since or 0.0):
+        return "no deployment is being served yet"
     return None
