@@ -1,7 +1,7 @@
 # The project's commands. 'make help' lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint up down bench faults soak
+.PHONY: help env lock demo test lint up down faults soak
 
 UV_VERSION := 0.13.9
 UV := .venv/bin/uv
@@ -47,6 +47,15 @@ $(TRITON_STAMP): triton_models/requirements.lock | $(UV)
 	$(UV) pip install -q --python .venv-triton/bin/python --no-deps --require-hashes -r triton_models/requirements.lock
 	@touch $@
 
+COMPILE := $(UV) pip compile -q --python 3.11 --generate-hashes --no-header --no-annotate
+COMPOSE := infra/deploy/compose
+
+lock: $(UV)  ## write the lock files anew after a change of the dependencies
+	$(COMPILE) --universal --extra stack --extra sample-data --extra notebooks --extra dev pyproject.toml -o requirements.lock
+	$(COMPILE) --universal --no-deps triton_models/requirements.in -o triton_models/requirements.lock
+	@grep -oE '^[A-Za-z0-9._-]+==[^ ]+' requirements.lock > .venv/pins
+	$(COMPILE) -c .venv/pins pyproject.toml $(COMPOSE)/requirements.in -o $(COMPOSE)/requirements.lock
+
 demo: env  ## run the whole loop once on real packaged data, in var/demo
 	@HEADFRAME_HOME=var/demo $(HEADFRAME) demo
 
@@ -64,11 +73,8 @@ up: env  ## start the embedded stack
 down:  ## stop it
 	@test ! -x $(HEADFRAME) || $(HEADFRAME) down
 
-bench: env  ## measure each figure against its rival
-	@for file in bench/[a-z]*.py; do echo "== $$file" && .venv/bin/python "$$file" || exit 1; done
-
 faults: env  ## the fault injection tests
 	.venv/bin/pytest -q tests/faults
 
-soak: env  ## hours of twin traffic on a running stack
-	@$(HEADFRAME) twin --help >/dev/null && .venv/bin/python -m bench.soak
+soak: env  ## twin traffic on the live cadence against the running stack, until Ctrl-C
+	@$(HEADFRAME) twin --live --out var/soak.json
