@@ -126,7 +126,7 @@ def judge(slot: str, contest: Contest, *, seed: int = 0) -> tuple[Check, ScoreRe
 
 def block_length(grid: Grid, starts: int) -> int:
     """Starts in a bootstrap block: the overlap, or n^(1/3) where that is longer, since calm and wild days cluster."""
-    return max(grid.overlap, round(starts ** (1 / 3)))
+    return max(grid.overlap, round(float(starts) ** (1 / 3)))
 
 
 def _say(verdict: Any, reason: str, report: ScoreReport) -> tuple[Check, ScoreReport]:

@@ -80,7 +80,7 @@ def tally(records: Iterable[TrafficRecord]) -> Tally:
     for record in records:
         if record.code == "invalid":
             invalid += 1
-        elif record.code == "error":
+        elif record.code in {"error", "too_late"}:
             errors += 1
         elif record.code == "ok":
             good += 1

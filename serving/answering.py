@@ -7,6 +7,7 @@ that is away is waited for until shortly before the deadline, since an inference
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import NamedTuple, Protocol
 
 from serving.call import Call, answer_digest, answer_seed
@@ -99,6 +100,7 @@ class Answerer:
             except ServerDown:
                 break
             except TooLate:
+                call.role, call.release = role, release  # whose fault it was stands in the record
                 self._metrics.release(task.slot, release, role, "late")
                 raise Refusal(503, "too_late", "the model did not answer in time", retry_after=5) from None
             except ReleaseFault as fault:
@@ -125,10 +127,11 @@ class Answerer:
         self._metrics.release(task.slot, release, role, tried.code)
         self._side(call, role, release, tried)
 
-    def _side(self, call: Call, role: Role, release: ReleaseId, tried: Tried) -> None:
+    def _side(self, call: Call, role: Role, release: ReleaseId, tried: Tried, model_ms: float | None = None) -> None:
         record = call.side_record(
-            role=role, release=release, code=tried.code, reason=tried.reason, digest=tried.digest or None
-        )
+            role=role, release=release, code=tried.code, reason=tried.reason, digest=tried.digest or None,
+            model_ms=model_ms,
+        )  # fmt: skip
         self._traffic.append(record)
 
     def shadow(self, call: Call, route: Route, task: Task, *, busy: bool) -> None:
@@ -144,6 +147,7 @@ class Answerer:
         running.add_done_callback(self._shadows.discard)
 
     async def _shadow(self, call: Call, route: Route, task: Task, inputs: Inputs, release: ReleaseId) -> None:
+        began, took = time.perf_counter(), 0.0
         try:
             outputs = await self._triton.infer(
                 release, inputs.tensors, priority=LEAST_PRIORITY, timeout_s=SHADOW_TIMEOUT_S
@@ -154,9 +158,10 @@ class Answerer:
             self._metrics.release(task.slot, release, "shadow", "away")
             return
         else:
+            took = (time.perf_counter() - began) * 1e3
             tried = try_answer(route, task, outputs, legacy=False)
         self._metrics.release(task.slot, release, "shadow", tried.code)
-        self._side(call, "shadow", release, tried)
+        self._side(call, "shadow", release, tried, took)
 
     async def close(self) -> None:
         """Drop the shadows that still run."""

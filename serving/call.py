@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+import msgspec
+
 from serving.identity import Caller
 from serving.records import Role, TensorBytes, TrafficRecord
 from serving.subnets.base import Inputs, Task, Tensors
@@ -74,13 +76,18 @@ class Call:
         )  # fmt: skip
 
     def side_record(
-        self, *, role: Role, release: ReleaseId, code: str, reason: str | None, digest: str | None
-    ) -> TrafficRecord:
-        """The record of another release's try at the same request; the bodies are in the call's own record."""
-        return self._record(
+        self, *, role: Role, release: ReleaseId, code: str, reason: str | None, digest: str | None,
+        model_ms: float | None = None,
+    ) -> TrafficRecord:  # fmt: skip
+        """The record of another release's try at the same request; the bodies are in the call's own record.
+
+        `model_ms` is what this try took, where it ran beside the call.
+        """
+        record = self._record(
             role=role, release=release, status=200 if code == "ok" else 500, code=code, reason=reason,
             answer_digest=digest,
         )  # fmt: skip
+        return record if model_ms is None else msgspec.structs.replace(record, timings_ms={"triton": model_ms})
 
     def _record(self, **facts: Any) -> TrafficRecord:
         return TrafficRecord(
