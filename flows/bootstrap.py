@@ -22,7 +22,7 @@ class Change:
 
     percent: float
     low: float
-    """Lower end of the 95 % interval; NaN when there is none."""
+    """Lower end of the interval; NaN when there is none."""
     high: float
 
 
@@ -37,10 +37,11 @@ def paired_change(
     *,
     block: int,
     groups: Sequence[str] | None = None,
+    confidence: float = 0.95,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Change:
-    """Change of the mean with its 95 % percentile interval.
+    """Change of the mean with its percentile interval at the given `confidence`.
 
     `candidate` and `base` are (starts,), paired and in time order within each group (an asset); `block` is in starts.
     Blocks never straddle two groups. With no start, or scores that are not finite or sum to nothing, every number is
@@ -59,7 +60,7 @@ def paired_change(
     random = np.random.default_rng(seed)
     drawn = np.concatenate([_blocks(where, block, draws, random) for where in positions], axis=1)  # (draws, starts)
     top, bottom = candidate[drawn].mean(axis=1), base[drawn].mean(axis=1)
-    low, high = np.percentile(100.0 * (top - bottom) / bottom, [2.5, 97.5])
+    low, high = np.quantile(100.0 * (top - bottom) / bottom, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Change(percent, float(low), float(high))
 
 

@@ -24,6 +24,9 @@ from serving.types import Asset
 MIN_DISJOINT = 8
 """Windows that share no price, below which no interval is believed."""
 
+SIMULATED = "simulated prices"
+"""Name of the slice of all assets that have simulated prices only."""
+
 Floats = npt.NDArray[np.float64]
 Scored = Callable[[Replay, Asked], Score | None]
 """A score, or None for an answer that the validator would void."""
@@ -39,7 +42,7 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 class Slice(msgspec.Struct, frozen=True):
-    """The same on a named part of the replays."""
+    """The same on a named part of the replays: an asset, or all assets with simulated prices together."""
 
     name: str
     replays: int
@@ -48,6 +51,10 @@ class Slice(msgspec.Struct, frozen=True):
     champion: float | None
     change_pct: float | None
     ci95: tuple[float | None, float | None]
+    worse: bool
+    """The candidate is worse here at 95 %, shared out over all slices (Bonferroni)."""
+    simulated: bool
+    """Such a slice can fail a candidate, and never helps one to pass."""
 
 
 class ScoreReport(msgspec.Struct, frozen=True):
@@ -83,31 +90,45 @@ class Contest:
     terms: int
 
 
-def hold(trial: Trial, candidate: str, champion: str, replays: Sequence[Replay], progress: Progress) -> Contest:
-    """Ask both releases every replayed request, and every baseline; void answers score NaN."""
+def hold(
+    trial: Trial,
+    candidate: str,
+    champion: str,
+    replays: Sequence[Replay],
+    progress: Progress,
+    *,
+    field: Sequence[str] = tuple(FIELD),
+    what: str = "paired replay",
+) -> Contest:
+    """Ask both releases every replayed request, and the baselines of `field`; void answers score NaN."""
     asked = [ask(r.slot, r.asset, r.start, r.book) for r in replays]
 
     def one(index: int) -> tuple[float, float, list[float], int]:
         replay, request = replays[index], asked[index]
         ours = _scored(trial, candidate, replay, request)
         theirs = _scored(trial, champion, replay, request)
-        field = [_baseline(name, replay, request.seed) for name in FIELD]
-        return _total(ours), _total(theirs), [_total(score) for score in field], ours.n_terms if ours else 0
+        baselines = [_baseline(name, replay, request.seed) for name in field]
+        return _total(ours), _total(theirs), [_total(score) for score in baselines], ours.n_terms if ours else 0
 
-    rows = side_by_side(one, range(len(replays)), "paired replay", progress)
-    by_baseline = {name: np.array([row[2][i] for row in rows]) for i, name in enumerate(FIELD)}
+    rows = side_by_side(one, range(len(replays)), what, progress)
+    by_baseline = {name: np.array([row[2][i] for row in rows]) for i, name in enumerate(field)}
     terms = int(np.median([row[3] for row in rows])) if rows else 0
     return Contest(replays, np.array([r[0] for r in rows]), np.array([r[1] for r in rows]), by_baseline, terms)
 
 
-def judge(slot: str, contest: Contest, *, seed: int = 0) -> tuple[Check, ScoreReport]:
-    """``pass`` when the whole interval of the change lies below zero, ``fail`` when above, else ``inconclusive``."""
+def judge(slot: str, contest: Contest, simulated: Contest | None = None, *, seed: int = 0) -> tuple[Check, ScoreReport]:
+    """``pass`` when the whole interval of the change lies below zero, ``fail`` when above, else ``inconclusive``.
+
+    ``fail`` too when the candidate is worse on a slice: on one of the assets, or on `simulated` prices of assets that
+    have no real ones.
+    """
     grid = grid_of(slot)
-    report = _report(grid, contest, seed)
-    void, lost = int(np.isnan(contest.candidate).sum()), int(np.isnan(contest.champion).sum())
+    report = _report(grid, contest, simulated, seed)
     low, high = report.ci95
+    void = int(np.isnan(contest.candidate).sum()) + (int(np.isnan(simulated.candidate).sum()) if simulated else 0)
+    lost = int(np.isnan(contest.champion).sum())
     if void:
-        return _say("fail", f"{void} of {report.replays} answers have no score", report)
+        return _say("fail", f"{void} answers have no score", report)
     if lost:
         return _say("inconclusive", f"the champion has no score on {lost} of {report.replays} replays", report)
     if report.disjoint < MIN_DISJOINT or low is None or high is None or report.change_pct is None:
@@ -117,44 +138,49 @@ def judge(slot: str, contest: Contest, *, seed: int = 0) -> tuple[Check, ScoreRe
         f"{report.change_pct:+.2f} % [{low:+.2f}, {high:+.2f}] against the champion on {report.replays} replays "
         f"({report.disjoint} disjoint windows, {report.terms} of {report.terms_full} terms)"
     )
+    worse = [part for part in report.slices if part.worse]
+    if low > 0 or worse:
+        where = "" if low > 0 else f"worse on {', '.join(map(_tell, worse))}; "
+        return _say("fail", where + told, report)
     if high < 0:
         return _say("pass", told, report)
-    if low > 0:
-        return _say("fail", told, report)
     return _say("inconclusive", f"{told}: it cannot be told from zero", report)
 
 
 def block_length(grid: Grid, starts: int) -> int:
     """Starts in a bootstrap block: the overlap, or n^(1/3) where that is longer, since calm and wild days cluster."""
-    return max(grid.overlap, round(float(starts) ** (1 / 3)))
+    return max(grid.overlap, round(math.cbrt(starts)))
 
 
 def _say(verdict: Any, reason: str, report: ScoreReport) -> tuple[Check, ScoreReport]:
     return Check("score", verdict, reason, {"change_pct": report.change_pct, "ci95": list(report.ci95)}), report
 
 
-def _report(grid: Grid, contest: Contest, seed: int) -> ScoreReport:
+def _tell(found: Slice) -> str:
+    low, high = found.ci95
+    return f"{found.name} ({found.change_pct:+.2f} % [{low:+.2f}, {high:+.2f}] on {found.replays} replays)"
+
+
+def _report(grid: Grid, contest: Contest, simulated: Contest | None, seed: int) -> ScoreReport:
     groups = [replay.asset for replay in contest.replays]
     block = block_length(grid, len(groups))
 
-    def change(scores: Floats, where: npt.NDArray[np.bool_] | slice = slice(None)) -> Change:
-        names = np.asarray(groups)[where].tolist()
-        return paired_change(scores[where], contest.champion[where], block=block, groups=names, seed=seed)
+    def change(scores: Floats) -> Change:
+        return paired_change(scores, contest.champion, block=block, groups=groups, seed=seed)
 
     def windows(asset: str) -> int:
         return disjoint((r.start for r in contest.replays if r.asset == asset), grid.length)
 
     assets = sorted(set(groups))
-    slices = []
-    for asset in assets:
-        where = np.asarray(groups) == asset
-        found = change(contest.candidate, where)
-        slices.append(
-            Slice(
-                asset, int(where.sum()), windows(asset), _mean(contest.candidate[where]),
-                _mean(contest.champion[where]), plain(found.percent), _interval(found),
-            )
-        )  # fmt: skip
+    parts = len(assets) + (simulated is not None)
+    slices = [
+        _slice(asset, contest, np.asarray(groups) == asset, windows(asset), block=block, parts=parts, seed=seed)
+        for asset in assets
+    ]
+    if simulated is not None:  # drawn at starts that share no price
+        count = len(simulated.replays)
+        everything = np.ones(count, dtype=np.bool_)
+        slices.append(_slice(SIMULATED, simulated, everything, count, block=1, parts=parts, seed=seed, simulated=True))
     overall = change(contest.candidate)
     baselines = []
     for name, scores in contest.baselines.items():
@@ -165,6 +191,19 @@ def _report(grid: Grid, contest: Contest, seed: int) -> ScoreReport:
         ci95=_interval(overall), replays=len(contest.replays), disjoint=sum(windows(asset) for asset in assets),
         terms=contest.terms, terms_full=grid.prompt.terms, baselines=baselines, slices=slices, paths=PATHS,
         block=block,
+    )  # fmt: skip
+
+
+def _slice(
+    name: str, contest: Contest, where: npt.NDArray[np.bool_], windows: int, *, block: int, parts: int, seed: int,
+    simulated: bool = False,
+) -> Slice:  # fmt: skip
+    candidate, champion = contest.candidate[where], contest.champion[where]
+    found = paired_change(candidate, champion, block=block, seed=seed)
+    strict = paired_change(candidate, champion, block=block, confidence=1 - 0.05 / parts, seed=seed)
+    return Slice(
+        name, candidate.size, windows, _mean(candidate), _mean(champion), plain(found.percent), _interval(found),
+        worse=strict.low > 0, simulated=simulated,
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ import msgspec
 from flows import checks, contest, plots
 from flows.contest import ScoreReport
 from flows.progress import Progress, quiet
-from flows.replays import Asked, Replay, ask, make_replays
+from flows.replays import Asked, Replay, ask, make_replays, simulated_replays
 from flows.split import Split, make_split, when
 from flows.steps import Steps, in_turn
 from flows.trial import Trial
@@ -35,6 +35,8 @@ from infra.tracking import Tracker, tracker
 from infra.triton import throwaway
 from serving.subnets.synth.rules import ASSETS
 
+SIMULATED_STARTS = 4
+"""Replays of each asset that has simulated prices only."""
 PARITY = "the release runs the trained model's own code; there is no exported graph to compare it with"
 WORTH = "rank and price of the subnet are not known here yet"
 
@@ -167,9 +169,20 @@ class _Work:
         held = self.steps(
             "score", lambda: contest.hold(trial, self.candidate.id, champion.id, self.replays, self.progress)
         )
-        check, report = contest.judge(self.split.slot, held)
+        check, report = contest.judge(self.split.slot, held, self._simulated(trial, champion))
         self.done.append(check)
         return report
+
+    def _simulated(self, trial: Trial, champion: ReleaseEntry) -> contest.Contest | None:
+        replays = simulated_replays(self.store, self.split, a_asset=SIMULATED_STARTS)
+        if not replays:
+            return None
+        return self.steps(
+            "score on simulated prices",
+            lambda: contest.hold(
+                trial, self.candidate.id, champion.id, replays, self.progress, field=(), what="simulated replay"
+            ),
+        )
 
 
 def requests(store: PriceStore, split: Split, replays: Sequence[Replay]) -> list[Asked]:

@@ -19,6 +19,7 @@ from serving.seed import seed_of
 from serving.state import PriceBook
 from serving.subnets.base import Inputs, Route, Task
 from serving.subnets.synth.protocol import synth
+from serving.subnets.synth.rules import ASSETS
 from serving.types import UnixSeconds
 
 SUBNET = synth(use_stale=True)
@@ -86,6 +87,24 @@ def make_replays(store: PriceStore, split: Split, *, limit: int | None = None) -
     starts = [(s.asset, start) for s in split.held_out for start in s.starts]
     starts.sort()
     return [_replay(store, split, asset, start) for asset, start in _spread(starts, limit)]
+
+
+def simulated_replays(store: PriceStore, split: Split, *, a_asset: int) -> list[Replay]:
+    """Replays at held-out times of every asset that has simulated prices only, `a_asset` of each, sharing no price.
+
+    They tell nothing about a market; they show a candidate that is off on the assets no real price speaks for.
+    """
+    grid = split.grid
+    begin = min(start for session in split.held_out for start in session.starts)
+    starts = [begin + number * (grid.length + grid.spacing) for number in range(a_asset)]
+    found = []
+    for start in starts:
+        book = store.book(start - grid.lag, list(ASSETS))
+        for asset, known in book.assets.items():
+            if known.simulated:
+                truth = store.truth(asset, start, grid.increment, grid.length)
+                found.append(Replay(split.slot, asset, start, book, truth))
+    return found
 
 
 def training_replays(store: PriceStore, split: Split, sessions: int, *, limit: int | None = None) -> list[Replay]:

@@ -28,11 +28,11 @@ def api_url(settings: Settings) -> str | None:
     return f"{base}/api" if healthy else None
 
 
-def prepare(settings: Settings, url: str) -> None:
+def prepare(settings: Settings, url: str, console_level: str = "WARNING") -> None:
     """Set what Prefect reads from the environment; it reads it when it is imported."""
     settings.paths.prefect.mkdir(parents=True, exist_ok=True)
     os.environ.update(prefect_client_env(settings.paths.prefect, url))
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", console_level)
 
 
 def run(
@@ -51,7 +51,7 @@ def run(
     url = api_url(settings) if use_prefect else None
     if url is None:
         return plain()
-    prepare(settings, url)
+    prepare(settings, url, "CRITICAL")  # whoever calls says what went wrong, in one line
     from flows import orchestrated
 
     settings_token = orchestrated.given.set(settings)
