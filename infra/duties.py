@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,9 +13,11 @@ import structlog
 
 from infra.chain import BittensorChain, ChainPort
 from infra.ports import endpoints, need
-from infra.settings import Settings
+from infra.settings import Paths, Settings
 from infra.sidecar import Duty
+from infra.stack.processes import marked
 from infra.triton import Triton
+from infra.triton.stubs import Stubs
 from serving.clock import Clock, ClockError
 from serving.errors import UserError
 from serving.state import NeuronTable, RouteTable, write_state
@@ -125,8 +128,11 @@ def recorder(settings: Settings, made: list[Recorder]) -> Duty:
 def releases(settings: Settings) -> Duty:
     """Every routed release loaded into Triton, so that a Triton that was killed answers again within seconds.
 
-    The bundles lie on this box already, so neither the object store nor MLflow is needed for that.
+    The bundles lie on this box already, so neither the object store nor MLflow is needed for that. An embedded Triton's
+    own processes are watched too.
     """
+    home = settings.home
+    stubs = None if settings.triton_grpc else Stubs(_real(settings).models, lambda: marked(home).get("triton", []))
 
     def run() -> None:
         wanted = routed(settings.paths.routes)
@@ -135,13 +141,21 @@ def releases(settings: Settings) -> Duty:
         triton = Triton(need(endpoints(settings).triton_grpc, "Triton"))  # a new channel: an old one may be backing off
         try:
             loaded = triton.loaded()
+            if stubs is not None:
+                for release in stubs.tend(triton, [release for release in wanted if release in loaded]):
+                    log.warning("release had lost a process and was loaded anew", release=release)
             problems = [_load(settings, triton, release) for release in wanted if release not in loaded]
         finally:
             triton.close()
         if any(problems):
             raise UserError("; ".join(problem for problem in problems if problem))
 
-    return Duty("releases", run, lambda: 1.0, longest_pause=1.0)
+    return Duty("releases", run, lambda: 1.0, longest_pause=1.0, changed=stubs.lost if stubs else lambda: None)
+
+
+def _real(settings: Settings) -> Paths:
+    """The layout with every link resolved, as Triton's processes spell it."""
+    return Paths(Path(os.path.realpath(settings.home)))
 
 
 def routed(path: Path) -> list[ReleaseId]:

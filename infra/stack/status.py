@@ -42,6 +42,7 @@ class Component(msgspec.Struct):
 
     state: State
     pids: list[int]
+    """The first is the one that the supervisor started."""
     restarts: int | None
     reason: str | None
     """Why it is not running."""
@@ -54,10 +55,11 @@ def components(plan: Plan, parts: tuple[Part, ...]) -> tuple[dict[str, Component
         infos, restarts, pid = supervisor.infos(), supervisor.restarts(), supervisor.pid()
     except SupervisorGone:
         infos, restarts, pid = {}, {}, None
-    processes = {name: sorted(process.pid for process in ps) for name, ps in marked(plan.home).items()}
+    processes = {name: [process.pid for process in ps] for name, ps in marked(plan.home).items()}
 
     def one(part: Part) -> Component:
-        pids = processes.get(part.name, [])
+        first = infos[part.name].pid if part.name in infos else 0
+        pids = sorted(processes.get(part.name, []), key=lambda pid: (pid != first, pid))
         answer = part.probe(plan) if pids else "has no process"
         state = judge(infos.get(part.name), bool(pids), answer, part.start_limit)
         count = restarts.get(part.name, 0) + _own_restarts(plan, part) if pid is not None else None

@@ -92,6 +92,11 @@ class Triton:
             raise TritonError(f"{sorted(answered)[0]} answered under the name {release_id} at {self.address}")
         return outputs
 
+    def instances(self, release_id: str) -> int:
+        """How many instances of a release its configuration asks for."""
+        groups = self._ask("get_model_config", release_id, client_timeout=5.0).config.instance_group
+        return sum(int(group.count) for group in groups)
+
     def batches(self, release_id: str) -> dict[int, int]:
         """How many batches of each size a release has executed."""
         stats = self._ask("get_inference_statistics", release_id, client_timeout=5.0).model_stats
