@@ -110,14 +110,15 @@ def tick(settings: Settings, slot: str, *, pace: Pace | None = None, actor: str 
     with closing(open_ledger(settings)) as ledger:
         state = ledger.slot(slot)
         _publish(settings, ledger)  # repairs what a killed tick left undone
-        if state.candidate is None or state.stable is None:
+        if state.candidate is not None:
+            state = ledger.take(slot, actor)
+        if state.candidate is None:
             _follow(settings, state)
             _tidy(settings, state)
             reason = "no release is stable yet" if state.stage == "empty" else "no rollout is under way"
             return Tick(slot, state.stage, state.stage, None, state.stable, reason)
-        held = ledger.take(slot, actor)
         try:
-            done = _advance(settings, ledger, held, pace or Pace(), actor)
+            done = _advance(settings, ledger, state, pace or Pace(), actor)
         except Fenced as lost:
             return Tick(slot, state.stage, state.stage, state.candidate, state.stable, str(lost))
         _publish(settings, ledger)
@@ -129,20 +130,29 @@ def tick(settings: Settings, slot: str, *, pace: Pace | None = None, actor: str 
 def abort(settings: Settings, slot: str, *, actor: str = "operator", reason: str = "asked for") -> Tick:
     """Drop the rollout under way; stable answers on as before."""
     with closing(open_ledger(settings)) as ledger:
-        before = ledger.slot(slot)
-        moves.abort(before)
-        after = ledger.move(slot, moves.abort, kind="abort", release=_candidate(before), actor=actor, reason=reason)
+        moves.abort(ledger.slot(slot))
+        before = ledger.take(slot, actor)
+        after = ledger.move(
+            slot, moves.abort, kind="abort", release=_candidate(before), actor=actor, reason=reason, token=before.token
+        )
         _publish(settings, ledger)
         return Tick(slot, before.stage, after.stage, before.candidate, after.stable, f"aborted: {reason}")
 
 
 def rollback(settings: Settings, slot: str, *, actor: str = "operator", reason: str = "asked for") -> Tick:
-    """Make the previous stable the stable again: a pointer flip that loads nothing."""
+    """Make the previous stable the stable again: a pointer flip, for the previous stable is kept loaded.
+
+    Should Triton have lost it, it is loaded first; should Triton not answer, the sidecar loads it when it does.
+    """
     with closing(open_ledger(settings)) as ledger:
-        before = ledger.slot(slot)
+        moves.rollback(ledger.slot(slot))
+        before = ledger.take(slot, actor)
+        moves.rollback(before)
+        _still_loaded(settings, ledger, before)
         after = ledger.move(
-            slot, moves.rollback, kind="rollback", release=before.stable or ReleaseId(""), actor=actor, reason=reason
-        )
+            slot, moves.rollback, kind="rollback", release=before.stable or ReleaseId(""), actor=actor, reason=reason,
+            token=before.token,
+        )  # fmt: skip
         _publish(settings, ledger)
         return Tick(slot, before.stage, after.stage, before.stable, after.stable, f"rolled back: {reason}")
 
@@ -191,6 +201,17 @@ def _look(settings: Settings, state: SlotState, candidate: ReleaseId, pace: Pace
     if finding.word == "go" and candidate not in loaded(settings):
         return msgspec.structs.replace(finding, word="hold", reason="Triton has not loaded the candidate now")
     return finding
+
+
+def _still_loaded(settings: Settings, ledger: Ledger, state: SlotState) -> None:
+    """Bring the fallback back if Triton answers and has lost it."""
+    try:
+        lost = state.fallback is not None and state.fallback not in loaded(settings)
+    except UserError as error:
+        _log.warning("rolling back without Triton's word: %s", error)
+        return
+    if lost:
+        bring(settings, ledger.release(str(state.fallback)))
 
 
 def _candidate(state: SlotState) -> ReleaseId:
