@@ -165,7 +165,7 @@ def test_garbled_and_missing_files_leave_serving_as_it_was(triton: FakeTritonSer
         write_state(tmp_path / "prices.json", PriceBook(time.time(), time.time(), {}))
         write_routes(tmp_path, stable="tiny-b")
         assert running.ask(legacy("Plain", {"x": [77]})).status_code == 200
-        assert list(read_records(tmp_path / "traffic"))[-1].release == "tiny-b"
+        assert max(read_records(tmp_path / "traffic"), key=lambda each: each.at).release == "tiny-b"
 
 
 def test_a_candidate_that_answers_nan_never_reaches_a_validator(triton: FakeTritonServer, tmp_path: Path) -> None:
