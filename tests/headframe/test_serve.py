@@ -1,0 +1,95 @@
+"""What ``headframe serve`` tells the gateway, from the settings and public key material alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from bittensor_core import Keypair
+from typer.testing import CliRunner
+
+from headframe.cli import build
+from headframe.serve import gateway_config, own_hotkey
+from infra.settings import Gateway, Ports, Settings
+from serving.config import decode, encode
+from serving.errors import UserError
+from serving.server import check
+
+PORTS = Ports(gateway=18091, private=18092)
+
+
+def test_a_local_profile_serves_its_slots_as_the_dev_key_on_recorded_time(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, ports=PORTS, triton_grpc="127.0.0.1:18001")
+    config = gateway_config(settings, workers=3)
+    check(config)
+    assert (config.port, config.private_port, config.workers) == (18091, 18092, 3)
+    assert config.slots == ["synth-high", "synth-low"]
+    assert [spec.options["use_stale"] for spec in config.subnets] == [True]
+    assert config.hotkey == Keypair.create_from_uri("//Ferdie").ss58_address
+    assert config.clock == str(tmp_path / "clock.json")
+    assert decode(encode(config)) == config
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_real_network_has_wall_time_and_no_stale_prices(tmp_path: Path) -> None:
+    wallet(tmp_path)
+    settings = real(tmp_path)
+    config = gateway_config(settings)
+    check(config)
+    assert config.clock is None
+    assert config.bind == "0.0.0.0"
+    assert config.private_bind == "127.0.0.1"
+    assert [spec.options["use_stale"] for spec in config.subnets] == [False]
+    assert config.hotkey == Keypair.create_from_uri("//Alice").ss58_address
+
+
+def real(folder: Path) -> Settings:
+    return Settings(
+        profile="finney", home=folder / "home", bind="0.0.0.0", ports=PORTS, triton_grpc="127.0.0.1:18001",
+        gateway=Gateway(wallet_path=folder, wallet_name="miner", wallet_hotkey="hot"),
+    )  # fmt: skip
+
+
+def wallet(folder: Path) -> Path:
+    """A wallet of which only the hotkey's public file may be read."""
+    keys = folder / "miner" / "hotkeys"
+    keys.mkdir(parents=True)
+    public = keys / "hotpub.txt"
+    public.write_text(json.dumps({"ss58Address": Keypair.create_from_uri("//Alice").ss58_address}))
+    (keys / "hot").mkdir()  # opening it as a file would fail
+    (folder / "miner" / "coldkey").mkdir()
+    return public
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "[]", '"5G"'])
+def test_a_missing_or_broken_public_file_is_one_clear_line(tmp_path: Path, content: str | None) -> None:
+    public = wallet(tmp_path)
+    public.unlink()
+    if content is not None:
+        public.write_text(content)
+    with pytest.raises(UserError, match="regen-hotkeypub") as refused:
+        own_hotkey(real(tmp_path))
+    assert "\n" not in str(refused.value)
+
+
+def test_what_is_not_chosen_yet_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="port gateway is not chosen"):
+        gateway_config(Settings(home=tmp_path, triton_grpc="127.0.0.1:1"))
+    with pytest.raises(UserError, match="Triton has no address"):
+        gateway_config(Settings(home=tmp_path, ports=PORTS))
+    with pytest.raises(UserError, match="no subnet serves 'chess-blitz'"):
+        gateway_config(Settings(home=tmp_path, ports=PORTS, triton_grpc="127.0.0.1:1", slots=("chess-blitz",)))
+
+
+def test_a_config_with_a_broken_hotkey_does_not_start(tmp_path: Path) -> None:
+    config = gateway_config(Settings(home=tmp_path, ports=PORTS, triton_grpc="127.0.0.1:1"))
+    with pytest.raises(UserError, match="gateway hotkey"):
+        check(msgspec.structs.replace(config, hotkey="5GrwvaEF"))
+
+
+def test_the_help_has_an_example() -> None:
+    shown = CliRunner().invoke(build(), ["serve", "--help"])
+    assert shown.exit_code == 0
+    assert "Example: headframe serve" in shown.output
