@@ -65,6 +65,10 @@ def gateway_config(settings: Settings, *, workers: int | None = None) -> Gateway
         run=str(paths.run),
         clock=str(paths.clock) if local else None,
         stake_threshold=gateway.stake_threshold,
+        allow=list(gateway.allow),
+        deny=list(gateway.deny),
+        requests_per_s=gateway.requests_per_s,
+        burst=gateway.burst,
         prices_max_age=gateway.price_max_age,
         traffic_disk_cap=gateway.traffic_disk_cap,
     )

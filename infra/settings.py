@@ -63,6 +63,14 @@ class Gateway(_Part):
     workers: int = Field(default=2, ge=1, le=64)
     stake_threshold: float = 1000.0
     """TAO of stake weight below which a permitted validator is still refused."""
+    allow: tuple[str, ...] = ()
+    """Hotkeys that need neither permit nor stake."""
+    deny: tuple[str, ...] = ()
+    """Hotkeys refused whatever their stake."""
+    requests_per_s: float = Field(default=50.0, gt=0)
+    """Of one hotkey, sustained."""
+    burst: int = Field(default=200, ge=1)
+    """Requests that one hotkey may send at once."""
     wallet_name: str = "default"
     wallet_hotkey: str = "default"
     wallet_path: Path = Path("~/.bittensor/wallets")

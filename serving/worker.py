@@ -41,6 +41,7 @@ from serving.wire import btauth, legacy
 from serving.wire.keys import public_key
 
 BACKLOG = 2048
+CUT_OFF_S = 2.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -119,6 +120,8 @@ async def serve(config: GatewayConfig, listener: socket.socket, log: Any) -> Non
     log.info("worker ready")
     try:
         await server.serve(sockets=[listener])
+        if server.server_state.tasks:  # cut off by the drain's limit: they still say so
+            await asyncio.wait(server.server_state.tasks, timeout=CUT_OFF_S)
     finally:
         keeper.cancel()
         await gateway.answerer.close()
@@ -130,7 +133,7 @@ async def serve(config: GatewayConfig, listener: socket.socket, log: Any) -> Non
 async def _keep(gateway: Gateway, log: Any) -> None:
     while True:
         try:
-            gateway.keep()
+            await asyncio.to_thread(gateway.keep)  # the floor is synced to the disk now and then
         except Exception:
             log.exception("housekeeping failed")
         await asyncio.sleep(1.0)

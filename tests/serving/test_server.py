@@ -144,6 +144,24 @@ def test_sigterm_finishes_what_was_admitted(triton: FakeTritonServer, tmp_path: 
         assert running.stop() == 0
 
 
+def test_what_cannot_be_finished_in_the_drain_is_told_so(triton: FakeTritonServer, tmp_path: Path) -> None:
+    with gateway(tmp_path, triton.address, drain_s=1.0) as running:
+        triton.hold.clear()
+        seen = len(triton.asked)
+        replies: list[httpx.Response] = []
+        asking = threading.Thread(target=lambda: replies.append(running.ask(legacy("Double", {"x": [1.0]}, ("x",)))))
+        asking.start()
+        try:
+            until(lambda: len(triton.asked) > seen)
+            assert running.stop() == 0
+        finally:
+            triton.hold.set()
+        asking.join()
+        assert (replies[0].status_code, replies[0].json()["message"]) == (503, "this miner is stopping")
+        (record,) = read_records(tmp_path / "traffic")
+        assert (record.status, record.code) == (503, "draining")
+
+
 def _refuses(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
