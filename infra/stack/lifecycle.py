@@ -185,7 +185,7 @@ def _mend(settings: Settings, parts: tuple[Part, ...], supervisor: Supervisor, t
         if infos[part.name].statename in {"BACKOFF", "RUNNING"}:
             tell(part.name, "is there and does not answer: starting it again")
             supervisor.stop(part.name)
-            stop_marked(plan.home, {part.name})  # what hangs does not hear the supervisor
+            stop_marked(plan.home, {part.name}, grace=2.0)  # what hangs does not hear the supervisor
             _wait_stopped(supervisor, part)
     Starter(supervisor, plan, tell).run(missing, (part.name for part in parts if part not in missing))
     return Up(already=not missing, started=[part.name for part in missing], settings_changed=changed)

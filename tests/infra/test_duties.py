@@ -10,9 +10,12 @@ import pytest
 from infra import duties
 from infra.chain import ChainDown
 from infra.settings import Settings
+from infra.triton import Triton
 from serving.clock import Clock
 from serving.state import Canary, Neuron, NeuronTable, RouteTable, SlotRoute, write_state
 from serving.types import Hotkey, ReleaseId, SlotName
+from tests.infra.bundles import sealed
+from tests.servers import TritonServer
 
 ALICE = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 
@@ -91,6 +94,36 @@ def test_a_missing_triton_is_a_plain_failure(tmp_path: Path) -> None:
     duty.once()
     assert duty.record.error == "Triton at 127.0.0.1:9: no answer (is it up?)"
     assert duty.pause() == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.triton
+def test_routed_releases_are_loaded_with_nothing_but_the_local_disk(
+    triton_server: TritonServer, tmp_path: Path
+) -> None:
+    paths = Settings(home=tmp_path).paths
+    paths.triton.mkdir()
+    paths.models.symlink_to(triton_server.models)
+    nowhere = {"endpoint": "http://127.0.0.1:9"}
+    settings = Settings.model_validate({"home": tmp_path, "triton_grpc": triton_server.triton.address, "s3": nowhere})
+    release = sealed(triton_server.models, sigma_scale=1.5)
+    missing = ReleaseId("synth-low-000000000000")
+    slots = {SlotName("synth-low"): SlotRoute(missing), SlotName("synth-high"): SlotRoute(release.id)}
+    write_state(paths.routes, RouteTable(1, 0.0, slots))
+    duty = duties.releases(settings)
+    for _ in range(2):
+        duty.once()
+        assert release.id in triton_server.triton.loaded()
+        assert str(duty.record.error).startswith(missing)  # told, and no other release waited for it
+        triton_server.triton.unload(release.id)
+        until_unloaded(triton_server.triton, release.id)
+
+
+def until_unloaded(triton: Triton, release: str) -> None:
+    end = time.monotonic() + 30
+    while release in triton.loaded():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_setting_the_clock_makes_prices_due_and_fast_time_makes_them_frequent(tmp_path: Path) -> None:
