@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,16 +142,21 @@ def releases(settings: Settings) -> Duty:
         triton = Triton(need(endpoints(settings).triton_grpc, "Triton"))  # a new channel: an old one may be backing off
         try:
             loaded = triton.loaded()
+            missing = [release for release in wanted if release not in loaded]
+            with ThreadPoolExecutor(max_workers=2) as pool:
+                problems = list(pool.map(lambda release: _load(settings, triton, release), missing))
             if stubs is not None:
                 for release in stubs.tend(triton, [release for release in wanted if release in loaded]):
                     log.warning("release had lost a process and was loaded anew", release=release)
-            problems = [_load(settings, triton, release) for release in wanted if release not in loaded]
         finally:
             triton.close()
         if any(problems):
             raise UserError("; ".join(problem for problem in problems if problem))
 
-    return Duty("releases", run, lambda: 1.0, longest_pause=1.0, changed=stubs.lost if stubs else lambda: None)
+    duty = Duty("releases", run, lambda: 0.2 if duty.record.failures else 1.0, longest_pause=1.0)
+    if stubs is not None:
+        duty.changed = stubs.lost
+    return duty
 
 
 def _real(settings: Settings) -> Paths:

@@ -118,7 +118,7 @@ def _flows(plan: Plan) -> Command:
 
 def _flows_probe(plan: Plan) -> str | None:
     begun = [process.create_time() for process in marked(plan.home).get("flows", ())]
-    return probes.flows(plan.endpoints.prefect, min(begun, default=None))
+    return probes.flows(plan.endpoints.prefect, min(begun)) if begun else "has no process"
 
 
 PARTS = (

@@ -130,8 +130,8 @@ def sidecar(paths: Paths) -> str | None:
     return f"has not looked at {', '.join(untried)} yet" if untried else None
 
 
-def flows(prefect: str | None, since: float | None) -> str | None:
-    """One of our deployments was polled for work `since` its process began (unix s; None: at any time)."""
+def flows(prefect: str | None, since: float) -> str | None:
+    """One of our deployments was polled for work since its process began (`since`, unix s)."""
     import httpx
 
     if prefect is None:
@@ -144,6 +144,6 @@ def flows(prefect: str | None, since: float | None) -> str | None:
     if answer.status_code != 200:
         return f"Prefect answers {answer.status_code}"
     polled = [found.get("last_polled") for found in answer.json()]
-    if not polled or polled[0] is None or datetime.fromisoformat(polled[0]).timestamp() < (since or 0.0):
+    if not polled or polled[0] is None or datetime.fromisoformat(polled[0]).timestamp() < since:
         return "no deployment is being served yet"
     return None
