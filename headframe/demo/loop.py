@@ -34,24 +34,24 @@ def run(settings: Settings) -> list[str]:
 
     clock = _Stopwatch(console)
     flows = FlowRuns(settings, ACTOR)
-    with clock.step("start the stack: S3, MLflow, Prefect, Triton, gateway, sidecar"):
+    with clock.step("up", "start the stack: S3, MLflow, Prefect, Triton, gateway, sidecar"):
         up(settings, lambda part, what: None)
-    with clock.step("ingest prices"):
+    with clock.step("ingest", "ingest prices"):
         ingested = flows.ingest()
     for slot in settings.slots:
-        with clock.step(f"{slot}: the reference miner's model goes live"):
+        with clock.step(f"adopt {slot}", f"{slot}: the reference miner's model goes live"):
             flows.adopt_reference(slot)
     trained: dict[str, RetrainResult] = {}
     gated: dict[str, GateResult] = {}
     for slot in settings.slots:
-        with clock.step(f"{slot}: retrain on what ends before the held-out sessions"):
+        with clock.step(f"retrain {slot}", f"{slot}: retrain on what ends before the held-out sessions"):
             trained[slot] = flows.retrain(slot, CANDIDATE)
-        with clock.step(f"{slot}: gate by the subnet's own formula, on held-out real bars"):
+        with clock.step(f"gate {slot}", f"{slot}: gate by the subnet's own formula, on held-out real bars"):
             gated[slot] = flows.gate(slot)
             console.print(f"    {gated[slot].verdict}: {gated[slot].summary}", soft_wrap=True)
-    with clock.step("a validator twin asks, while what passed is rolled out"):
+    with clock.step("twin", "a validator twin asks, while what passed is rolled out"):
         seen = asyncio.run(_under_traffic(settings, _Rollouts(settings, gated)))
-    with clock.step("score the recorded answers against what came true"):
+    with clock.step("outcomes", "score the recorded answers against what came true"):
         _let_it_come_true(settings, seen)
         flows.outcomes()
     document = {
@@ -59,7 +59,7 @@ def run(settings: Settings) -> list[str]:
         "data": report.data(ingested.series),
         "slots": _slots(settings, trained, gated),
         "twin": seen.to_json(),
-        "seconds": clock.seconds,
+        "seconds": {**clock.seconds, "total": round(sum(clock.seconds.values()), 2)},
     }
     target = settings.home / "report.json"
     target.write_text(json.dumps(document, indent=2) + "\n")
@@ -75,14 +75,13 @@ class _Stopwatch:
 
     said: Console
     seconds: dict[str, float] = field(default_factory=dict)
-    began: float = field(default_factory=time.monotonic)
 
     @contextmanager
-    def step(self, what: str) -> Iterator[None]:
+    def step(self, name: str, what: str) -> Iterator[None]:
         self.said.print(f"[bold]{len(self.seconds) + 1:>2}[/]  {what}", soft_wrap=True)
         before = time.monotonic()
         yield
-        self.seconds[what.split(",", maxsplit=1)[0]] = round(time.monotonic() - before, 2)
+        self.seconds[name] = round(time.monotonic() - before, 2)
 
 
 @dataclass
