@@ -33,9 +33,13 @@ class Triton:
         return self._made
 
     def ready(self) -> bool:
-        """Whether the server answers and is ready; False when nothing answers."""
+        """Whether the server answers and takes requests; False when nothing answers.
+
+        Not what Triton calls ready: by that word, one release that failed to load would make the whole server unready
+        until it is restarted, while all others answer on.
+        """
         try:
-            return bool(self._client.is_server_ready(client_timeout=2.0))
+            return bool(self._client.is_server_live(client_timeout=2.0))
         except Exception:
             return False
 
