@@ -47,6 +47,8 @@ class _Board:
             self._rows[part] = (what, time.monotonic())
             if what.startswith(("ready", "stopped")):
                 self._done.add(part)
+            else:
+                self._done.discard(part)
 
     def __rich__(self) -> Table:
         table = Table.grid(padding=(0, 2))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -113,9 +114,11 @@ def test_the_self_test_sees_empty_and_wrong_answers() -> None:
 @pytest.mark.slow
 @pytest.mark.triton
 def test_a_known_tensor_comes_back_from_triton() -> None:
-    before = set(os.listdir("/tmp"))
+    before = set(os.listdir(tempfile.gettempdir()))
     assert triton_selftest(Settings().venv_triton) > 0
-    assert not [name for name in set(os.listdir("/tmp")) - before if name.startswith("headframe-selftest-")]
+    assert not [
+        name for name in set(os.listdir(tempfile.gettempdir())) - before if name.startswith("headframe-selftest-")
+    ]
 
 
 @pytest.mark.slow
