@@ -38,7 +38,7 @@ def plans(settings: Settings) -> list[Plan]:
     minute, hour = timedelta(minutes=1), timedelta(hours=1)
     made = [
         Plan("ingest", "ingest", {}, hour, 20 * minute),
-        Plan("outcomes", "outcomes", {}, 15 * minute, 7 * minute),
+        Plan("outcomes", "outcomes", {}, 15 * minute, 9 * minute),
     ]
     for number, slot in enumerate(settings.slots):
         late = number * 2 * minute

@@ -36,13 +36,14 @@ T = TypeVar("T")
 
 given: ContextVar[Settings | None] = ContextVar("headframe_settings", default=None)
 """Settings of the caller in this process; a deployment's run reads them anew."""
+RETRY_DELAY_S = 2.0
 drawn: ContextVar[Progress] = ContextVar("headframe_progress", default=quiet)
 
 
 def steps(name: str, work: Callable[[], T], *, retries: int = 0) -> T:
     """Run a step as a Prefect task. Nothing is cached: every step looks for itself at what is done already."""
     made: Callable[[], T] = task(
-        name=name, retries=retries, retry_delay_seconds=2, cache_policy=NO_CACHE, persist_result=False
+        name=name, retries=retries, retry_delay_seconds=RETRY_DELAY_S, cache_policy=NO_CACHE, persist_result=False
     )(work)
     return made()
 
