@@ -17,6 +17,7 @@ from infra.stack.processes import HOME, markers, stop_marked
 def environment(base: dict[str, str], home: Path, name: str, extra: dict[str, str]) -> dict[str, str]:
     """The part's environment: the caller's without stray settings, then `extra`, then the markers."""
     kept = {key: value for key, value in base.items() if not key.startswith(("HEADFRAME_", "SUPERVISOR_"))}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)  # else MLflow and Prefect compile themselves at every start
     return kept | {"PYTHONUNBUFFERED": "1"} | extra | markers(home, name)
 
 

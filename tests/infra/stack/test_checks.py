@@ -113,7 +113,8 @@ def test_the_self_test_sees_empty_and_wrong_answers() -> None:
 
 @pytest.mark.slow
 @pytest.mark.triton
-def test_a_known_tensor_comes_back_from_triton() -> None:
+def test_a_known_tensor_comes_back_from_triton(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     before = set(os.listdir(tempfile.gettempdir()))
     assert triton_selftest(Settings().venv_triton) > 0
     assert not [
