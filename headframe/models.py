@@ -97,7 +97,7 @@ def outcomes(as_json: AsJson = False, no_prefect: NoPrefect = False) -> None:
     if as_json:
         print_json(msgspec.to_builtins(report))
     else:
-        table = Table("slot", "asset", "release", "role", "answers", "mean CRPS, bp", "terms", "prices", box=None)
+        table = Table("slot", "asset", _id("release"), "role", "answers", "mean CRPS, bp", "terms", "prices", box=None)
         for row in report.table:
             kind = "simulated" if row["simulated"] else "real, proxy" if row["proxy"] else "real"
             table.add_row(
@@ -297,7 +297,7 @@ def releases(
     if as_json:
         print_json(rows)
         return
-    table = Table(_id("release"), "made, UTC", "by", "model", "gate", "place", box=None)
+    table = Table(_id("release"), "made, UTC", "by", "model", Column("gate", no_wrap=True), "place", box=None)
     for row in rows:
         model = row["rebuild"].get("model", row["family"])
         table.add_row(row["id"], _when(row["at"]), row["actor"], model, row["gate"] or "–", row["place"] or "")
@@ -324,8 +324,8 @@ def _actor() -> str:
 
 
 def _id(head: str) -> Column:
-    """A column of names that are meant to be copied: folded, never cut."""
-    return Column(head, overflow="fold")
+    """A column of release ids, which are meant to be copied: never cut."""
+    return Column(head, no_wrap=True, min_width=23)
 
 
 def _when(at: float) -> str:
