@@ -1,7 +1,7 @@
 # The project's commands. 'make help' lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env lock demo test lint up down faults soak
+.PHONY: help env lock demo test lint up down bench faults soak
 
 UV_VERSION := 0.13.9
 UV := .venv/bin/uv
@@ -59,8 +59,8 @@ lock: $(UV)  ## write the lock files anew after a change of the dependencies
 demo: env  ## run the whole loop once on real packaged data, in var/demo
 	@HEADFRAME_HOME=var/demo $(HEADFRAME) demo
 
-test: env  ## run every test
-	.venv/bin/pytest -q
+test: env  ## run every test, two at a time
+	.venv/bin/pytest -q -n 2 --dist loadfile
 
 lint: env  ## style and types
 	.venv/bin/ruff check .
@@ -72,6 +72,9 @@ up: env  ## start the embedded stack
 
 down:  ## stop it
 	@test ! -x $(HEADFRAME) || $(HEADFRAME) down
+
+bench: env  ## measure each figure against its rival
+	.venv/bin/python -m bench.crps
 
 faults: env  ## the fault injection tests
 	.venv/bin/pytest -q tests/faults

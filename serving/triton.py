@@ -100,7 +100,7 @@ def fault_of(code: grpc.StatusCode, detail: str) -> TritonFault:
         return ServerDown("triton_down", detail)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return TooLate("too_late", detail)
-    if "stub process" in detail.lower():  # Triton starts the Python process of a model again by itself
+    if "stub process" in detail.lower():  # the sidecar has the release loaded anew within seconds
         return ReleaseMissing("stub_down", detail)
     return ReleaseFault("release_failed", detail)
 
