@@ -302,7 +302,8 @@ def test_winter_time_moves_the_session_by_an_hour() -> None:
 
 
 def test_the_filter_is_archs_conditional_variance() -> None:
-    arch = pytest.importorskip("arch")
+    import arch
+
     returns = garch_returns(1500, alpha=0.09, beta=0.88, nu=6, seed=5)
     fitted = arch.arch_model(returns, mean="Zero", vol="GARCH", p=1, q=1, dist="t", rescale=False).fit(
         disp="off", show_warning=False
