@@ -34,6 +34,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except ValidationError as error:
         for problem in error.errors():
-            where = ".".join(str(part) for part in problem["loc"]) or "settings"
-            print(f"headframe: setting {where}: {problem['msg']}", file=sys.stderr)
+            where = ".".join(str(part) for part in problem["loc"])
+            said = problem["msg"].removeprefix("Value error, ")
+            print(f"headframe: setting {where}: {said}" if where else f"headframe: {said}", file=sys.stderr)
         sys.exit(2)
