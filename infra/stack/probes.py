@@ -6,6 +6,7 @@ A process that is there is not enough: each probe asks the part for something on
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -81,6 +82,22 @@ def triton(address: str | None, server_id: str | None) -> str | None:
     if server_id is not None and name != server_id:
         return f"is another server ({name}) on our port {address}"
     return None
+
+
+def lacks(address: str | None, releases: Collection[str]) -> str | None:
+    """None when Triton has loaded all of `releases`, else which it has not."""
+    from infra.triton import Triton, TritonError
+
+    if address is None or not releases:
+        return None
+    server = Triton(address)
+    try:
+        missing = sorted(set(releases) - server.loaded())
+    except TritonError as error:
+        return f"does not answer ({error})"
+    finally:
+        server.close()
+    return f"has not loaded {', '.join(missing)} yet" if missing else None
 
 
 class Duty(msgspec.Struct):

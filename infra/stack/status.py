@@ -11,11 +11,13 @@ import msgspec
 from infra.ports import read_ports
 from infra.settings import Settings
 from infra.stack.parts import Part, Plan, embedded
+from infra.stack.probes import lacks
 from infra.stack.processes import marked
 from infra.stack.supervisor import Info, Supervisor, SupervisorGone
 from serving.clock import Clock
 from serving.state import RouteTable
 
+Slots = dict[str, dict[str, str | None]]
 State = Literal["running", "starting", "unready", "stopped", "failed"]
 
 
@@ -76,12 +78,12 @@ def _own_restarts(plan: Plan, part: Part) -> int:
         return 0
 
 
-def _slots(settings: Settings) -> dict[str, dict[str, str | None]]:
+def _slots(settings: Settings) -> Slots:
     try:
         table = msgspec.json.decode(settings.paths.routes.read_bytes(), type=RouteTable)
     except (FileNotFoundError, msgspec.DecodeError):
         table = RouteTable(0, 0.0, {})
-    slots: dict[str, dict[str, str | None]] = {}
+    slots: Slots = {}
     for name in sorted({*settings.slots, *table.slots}):
         route = next((route for slot, route in table.slots.items() if slot == name), None)
         slots[name] = {
@@ -103,6 +105,15 @@ def _clock(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _look_for_releases(triton: Component | None, address: str | None, slots: Slots) -> None:
+    """A Triton that is back from the dead runs only once it holds the stable releases again."""
+    if triton is None or triton.state != "running":
+        return
+    triton.reason = lacks(address, {slot["stable"] for slot in slots.values() if slot["stable"]})
+    if triton.reason is not None:
+        triton.state = "unready"
+
+
 def status(settings: Settings, *, hotkey: str | None = None) -> dict[str, Any]:
     """The whole status document, complete when the stack is down too: then its addresses are null.
 
@@ -110,7 +121,8 @@ def status(settings: Settings, *, hotkey: str | None = None) -> dict[str, Any]:
     """
     plan = Plan(settings, read_ports(settings.paths.ports))
     parts, supervisor = components(plan, embedded(settings))
-    at = plan.endpoints
+    at, slots = plan.endpoints, _slots(settings)
+    _look_for_releases(parts.get("triton"), at.triton_grpc, slots)
 
     def where(name: str, address: str | None) -> str | None:
         """A part's address while the stack is up; one outside this stack keeps its own."""
@@ -128,7 +140,7 @@ def status(settings: Settings, *, hotkey: str | None = None) -> dict[str, Any]:
         "mlflow": {"url": where("mlflow", at.mlflow)},
         "s3": {"endpoint": where("s3", at.s3)},
         "metrics": {"url": f"{private}/metrics" if private else None},
-        "slots": _slots(settings),
+        "slots": slots,
         "supervisor": {"state": "stopped" if supervisor is None else "running", "pid": supervisor},
         "components": {name: msgspec.to_builtins(part) for name, part in parts.items()},
     }

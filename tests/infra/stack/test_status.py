@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from infra.settings import Settings
-from infra.stack.status import State, healthy, judge, status
+from infra.stack.status import Component, Slots, State, _look_for_releases, healthy, judge, status
 from infra.stack.supervisor import Info
 from serving.clock import Clock
 from serving.state import Canary, RouteTable, SlotRoute, write_state
@@ -87,3 +87,27 @@ def test_healthy_needs_every_part_and_the_supervisor() -> None:
     assert healthy(good)
     assert not healthy(good | {"supervisor": {"state": "stopped"}})
     assert not healthy(good | {"components": {"s3": {"state": "starting"}}})
+
+
+@pytest.mark.parametrize(
+    ("loaded", "state", "reason"),
+    [
+        ({"synth-high-a", "synth-low-b"}, "running", None),
+        ({"synth-low-b", "synth-low-c"}, "unready", "has not loaded synth-high-a yet"),
+        (set(), "unready", "has not loaded synth-high-a, synth-low-b yet"),
+    ],
+)
+def test_triton_runs_only_with_the_stable_releases(
+    loaded: set[str], state: str, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.triton.Triton.loaded", lambda self: loaded)
+    triton = Component("running", [1], 0, None)
+    slots: Slots = {
+        "synth-high": {"stable": "synth-high-a", "canary": None, "shadow": "synth-high-z"},
+        "synth-low": {"stable": "synth-low-b", "canary": None, "shadow": None},
+        "poker44": {"stable": None, "canary": None, "shadow": None},
+    }
+
+    _look_for_releases(triton, "127.0.0.1:1", slots)
+
+    assert (triton.state, triton.reason) == (state, reason)
