@@ -1,15 +1,23 @@
-"""How every verb speaks: JSON for programs on stdout, tables and progress for people on stderr or a terminal."""
+"""How every verb speaks: JSON for programs on stdout, tables for people, progress on stderr."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 
-console = Console(stderr=False, highlight=False)
-progress_console = Console(stderr=True, highlight=False)
+_PIPED_WIDTH = 140
+"""Columns of a table that goes to a file or a pipe: enough for ids to stay whole."""
+
+
+def _console(stream: TextIO, *, stderr: bool) -> Console:
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _PIPED_WIDTH)
+
+
+console = _console(sys.stdout, stderr=False)
+progress_console = _console(sys.stderr, stderr=True)
 
 EXIT_BAD = 1
 EXIT_USAGE = 2
