@@ -144,6 +144,6 @@ def _show_twin(twin: Mapping[str, Any]) -> None:
     for name, share in sorted(twin["incentive"].items(), key=lambda item: -item[1]):
         table.add_row(name, f"{share:.1%}", style="bold" if name == "headframe" else "")
     console.print(table)
-    console.print(
-        "  most of these prompts are on simulated prices, drawn from the reference miner's own sigmas", style="dim"
-    )
+    simulated = sum(row["simulated"] for row in twin["prompts"])
+    told = f"  {simulated} of {twin['requests']} prompts are on simulated prices, drawn from the reference's own sigmas"
+    console.print(told, style="dim", soft_wrap=True)
