@@ -15,7 +15,7 @@ from infra.triton import Triton, TritonError
 from serving.subnets.synth.digits import FloatArray
 
 WORKERS = 4
-"""Requests under way at once: each release has one instance in Triton, and scoring runs beside them."""
+"""Requests under way at once: each release has two instances in Triton, and scoring runs beside them."""
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -179,7 +179,6 @@ class Paths:
         self.mlflow = home / "mlflow"
         self.prefect = home / "prefect"
         self.cache = home / "cache"
-        self.demo = home
 
 
 def load_settings() -> Settings:

@@ -12,7 +12,6 @@ from serving.types import Asset, SlotName
 PROXY = Asset("AAPLX")
 """The one asset with real packaged bars; profile ``local`` asks for it in both slots."""
 ASKED: dict[SlotName, tuple[Asset, ...]] = {LOW: PROMPTS[LOW].assets, HIGH: (*PROMPTS[HIGH].assets, PROXY)}
-PER_MOMENT = sum(len(assets) for assets in ASKED.values())
 BEFORE, AFTER = 2, 2
 """Moments asked before the rollouts start, and after they end."""
 LEAST, MOST = 12, 24

@@ -93,3 +93,15 @@ def test_an_interval_lies_within_what_was_seen(values: list[float], block: int, 
     candidate, base = np.array(values), np.full(len(values), 100.0)
     found = paired_change(candidate, base, block=block, draws=200, seed=seed)
     assert candidate.min() - 100 - 1e-6 <= found.low <= found.high <= candidate.max() - 100 + 1e-6
+
+
+def test_more_confidence_takes_a_wider_interval_around_the_same_change() -> None:
+    random = np.random.default_rng(3)
+    base = random.uniform(80.0, 120.0, 60)
+    candidate = base * random.normal(0.97, 0.05, 60)
+
+    usual = paired_change(candidate, base, block=2)
+    strict = paired_change(candidate, base, block=2, confidence=0.995)
+
+    assert usual.percent == strict.percent
+    assert strict.low < usual.low < usual.percent < usual.high < strict.high
