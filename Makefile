@@ -51,7 +51,7 @@ COMPILE := $(UV) pip compile -q --python 3.11 --generate-hashes --no-header --no
 COMPOSE := infra/deploy/compose
 
 lock: $(UV)  ## write the lock files anew after a change of the dependencies
-	$(COMPILE) --universal --extra stack --extra sample-data --extra notebooks --extra dev pyproject.toml -o requirements.lock
+	$(COMPILE) --universal --extra stack --extra redis --extra sample-data --extra notebooks --extra dev pyproject.toml -o requirements.lock
 	$(COMPILE) --universal --no-deps triton_models/requirements.in -o triton_models/requirements.lock
 	@grep -oE '^[A-Za-z0-9._-]+==[^ ]+' requirements.lock > .venv/pins
 	$(COMPILE) -c .venv/pins pyproject.toml $(COMPOSE)/requirements.in -o $(COMPOSE)/requirements.lock
