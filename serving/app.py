@@ -40,6 +40,8 @@ class Ping:
 
     synapse = "Synapse"
     hash_fields: Sequence[str] = ()
+    model_order: Sequence[str] = ()
+    monotonic_nonces = False
     max_body = 64 * 1024
     max_timeout = Seconds(12.0)
 

@@ -38,7 +38,11 @@ class Route(Protocol):
 
     synapse: str
     hash_fields: Sequence[str]
-    """Fields that the legacy body hash covers, in hashing order; empty means the body is unauthenticated."""
+    """Fields that the legacy body hash covers, in declared order (SDK 8 to 10); empty: the body is unauthenticated."""
+    model_order: Sequence[str]
+    """The same fields in the order of the subnet's model, as SDK 6 and 7 hashes them."""
+    monotonic_nonces: bool
+    """Whether legacy callers before SDK 7.2 may call; their nonces are monotonic clocks, so they have no window."""
     max_body: int
     """Bytes."""
     max_timeout: Seconds

@@ -9,11 +9,18 @@ from serving.errors import Refusal
 from serving.types import Hotkey, NonceNs, Seconds
 from serving.wire.head import Head
 
-DialectName = Literal["legacy", "btauth"]
+DialectName = Literal["legacy", "btauth", "epistula"]
 
 LEGACY_SIGN = b"bt_header_dendrite_signature"
 BTAUTH_SIGN = b"x-bittensor-signature"
-EPISTULA_SIGNS = (b"epistula-request-signature", b"body-signature", b"x-epistula-signature")
+EPISTULA_SIGN = b"epistula-request-signature"
+EPISTULA_SIGNS = (EPISTULA_SIGN, b"body-signature", b"x-epistula-signature")
+
+_RECEIVERS: dict[DialectName, bytes] = {
+    "legacy": b"bt_header_axon_hotkey",
+    "btauth": b"x-bittensor-receiver",
+    "epistula": b"epistula-signed-for",
+}
 
 
 class Hashed(Protocol):
@@ -21,7 +28,17 @@ class Hashed(Protocol):
 
     @property
     def hash_fields(self) -> Sequence[str]:
-        """Fields under the hash, in hashing order."""
+        """Fields under the hash, in declared order: how SDK 8 to 10 hashes them."""
+        ...
+
+    @property
+    def model_order(self) -> Sequence[str]:
+        """The same fields in the order of the model: how SDK 6 and 7 hashes them."""
+        ...
+
+    @property
+    def monotonic_nonces(self) -> bool:
+        """Whether callers before SDK 7.2, whose nonces are no times, may call."""
         ...
 
     def hashed_values(self, body: dict[str, Any]) -> list[Any]:
@@ -83,3 +100,12 @@ def dialect_of(head: Head) -> DialectName:
     if epistula:
         raise Refusal(401, "dialect_off", "Epistula is not spoken here")
     raise Refusal(401, "unsigned", "the request is not signed")
+
+
+def receiver_named(dialect: DialectName, head: Head) -> str | None:
+    """The hotkey that a request says it is for, None when it names none; unverified, good for choosing a miner only.
+
+    A signature is checked with our own hotkey as receiver, whatever stands here. Raises Refusal (400) when it is no
+    ASCII text.
+    """
+    return head.text(_RECEIVERS[dialect])

@@ -24,6 +24,8 @@ class Double:
 
     synapse = "Double"
     hash_fields: Sequence[str] = ("x",)
+    model_order: Sequence[str] = ("x",)
+    monotonic_nonces = False
     max_body = 64 * 1024
     max_timeout = Seconds(20.0)
 
@@ -64,6 +66,7 @@ class Plain(Double):
 
     synapse = "Plain"
     hash_fields: Sequence[str] = ()
+    model_order: Sequence[str] = ()
     max_body = 1024
     max_timeout = Seconds(2.0)
 

@@ -34,6 +34,8 @@ class Simulation:
     """Answer from a stale price and mark it, rather than refuse."""
     synapse: str = "Simulation"
     hash_fields: Sequence[str] = ()
+    model_order: Sequence[str] = ()
+    monotonic_nonces: bool = False
     max_body: int = 16_384
     max_timeout: Seconds = MAX_TIMEOUT
 

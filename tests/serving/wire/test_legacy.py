@@ -27,6 +27,8 @@ class Texts(NamedTuple):
 
     hash_fields: tuple[str, ...]
     texts: list[str]
+    model_order: tuple[str, ...] = ()
+    monotonic_nonces: bool = False
 
     def hashed_values(self, body: dict[str, Any]) -> list[Any]:
         return list(self.texts)
