@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from typing import NamedTuple, Protocol
 
 from serving.call import Call, answer_digest, answer_seed
@@ -113,7 +114,7 @@ class Answerer:
             call.stages.mark("answer")
             if tried.body is not None:
                 call.role, call.release, call.digest = role, release, tried.digest
-                call.answer_bytes = len(tried.body)
+                call.answer_bytes, call.answer_crc = len(tried.body), zlib.crc32(tried.body)
                 self._metrics.release(task.slot, release, role, "ok")
                 return tried.body
             self._fault(call, task, role, release, tried)

@@ -60,6 +60,7 @@ class Call:
     release: ReleaseId | None = None
     digest: str | None = None
     answer_bytes: int = 0
+    answer_crc: int | None = None
     recorded: dict[str, Any] = field(default_factory=dict)
 
     def left_s(self) -> float:
@@ -71,7 +72,8 @@ class Call:
         tensors = self.inputs.tensors if self.inputs else {}
         return self._record(
             role=self.role, release=self.release, status=status, code=code, reason=reason, answer_digest=self.digest,
-            request=self.task.canonical if self.task else b"", answer_bytes=self.answer_bytes,
+            request=self.task.canonical if self.task else b"", given=self.task.given if self.task else b"",
+            answer_bytes=self.answer_bytes, answer_crc=self.answer_crc,
             tensors={name: tensor_bytes(tensor) for name, tensor in tensors.items()},
         )  # fmt: skip
 

@@ -32,6 +32,11 @@ class TrafficRecord(msgspec.Struct, frozen=True, kw_only=True):
     dialect: str
     caller: str
     """Hotkey, ss58."""
+    receiver: str = ""
+    """The hotkey of ours that was asked, ss58."""
+    netuid: int = 0
+    authenticated: bool = False
+    """Whether the caller's signature covers the inputs, not only that it sent something."""
     slot: str
     synapse: str
     role: Role
@@ -42,6 +47,8 @@ class TrafficRecord(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     request: bytes = b""
     """`Task.canonical`."""
+    given: bytes = b""
+    """`Task.given`: the inputs as the caller spelt them, where that differs."""
     seed: int = 0
     inputs: dict[str, Any] = msgspec.field(default_factory=dict)
     """`Inputs.recorded`: the price used, its age, marks such as stale_price."""
@@ -49,6 +56,9 @@ class TrafficRecord(msgspec.Struct, frozen=True, kw_only=True):
     answer_digest: str | None = None
     """sha256 of the answer tensor's bytes as Triton gave it."""
     answer_bytes: int = 0
+    """Length of the reply's body."""
+    answer_crc: int | None = None
+    """CRC-32 of the reply's body as it went over the wire; None when no answer went out."""
     deadline_s: float = 0.0
     timings_ms: dict[str, float] = msgspec.field(default_factory=dict)
     """Milliseconds by stage; ``total`` is arrival to last byte handed over."""

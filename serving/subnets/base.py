@@ -23,6 +23,8 @@ class Task(NamedTuple):
     """The subnet's typed request; `Route.echo` can give it back with equal values."""
     canonical: bytes
     """The request's inputs in one fixed spelling: what the seed, the canary choice and the traffic record use."""
+    given: bytes = b""
+    """The same inputs as the caller spelt them, where a reply that echoes them would otherwise differ; else empty."""
 
 
 class Inputs(NamedTuple):
@@ -54,6 +56,10 @@ class Route(Protocol):
 
     def parse(self, body: dict[str, Any], now: UnixSeconds) -> Task:
         """The task in a decoded JSON body at subnet time `now`; raises Refusal (400) in one clear line."""
+        ...
+
+    def restore(self, recorded: bytes, now: UnixSeconds) -> Task:
+        """The task whose `given` (or, without one, `canonical`) was `recorded` at subnet time `now`; for replays."""
         ...
 
     def inputs(self, task: Task, seed: int, prices: PriceBook | None, now: UnixSeconds) -> Inputs:

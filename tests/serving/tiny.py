@@ -36,6 +36,9 @@ class Double:
         numbers = self._numbers(body)
         return Task(SLOT, numbers, json.dumps(numbers).encode())
 
+    def restore(self, recorded: bytes, now: UnixSeconds) -> Task:
+        return self.parse({"x": json.loads(recorded)}, now)
+
     def inputs(self, task: Task, seed: int, prices: PriceBook | None, now: UnixSeconds) -> Inputs:
         tensors: dict[str, npt.NDArray[Any]] = {
             "X": np.array([task.request], np.float32),

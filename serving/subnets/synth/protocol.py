@@ -46,7 +46,12 @@ class Simulation:
     def parse(self, body: dict[str, Any], now: UnixSeconds) -> Task:
         """The task in a decoded JSON body at subnet time `now`; raises Refusal (400) in one clear line."""
         request = parse(body, now)
-        return Task(slot=request.slot, request=request, canonical=request.canonical())
+        canonical, given = request.canonical(), msgspec.json.encode(request.input)
+        return Task(request.slot, request, canonical, given=b"" if given == canonical else given)
+
+    def restore(self, recorded: bytes, now: UnixSeconds) -> Task:
+        """The task in a recorded ``simulation_input``."""
+        return self.parse({"simulation_input": msgspec.json.decode(recorded)}, now)
 
     def inputs(self, task: Task, seed: int, prices: PriceBook | None, now: UnixSeconds) -> Inputs:
         """Tensors of the family synth_paths; raises Refusal (503) without a price that may be used."""
