@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from serving.errors import Refusal
 from serving.types import Hotkey, NonceNs, Seconds
 from serving.wire import shape
-from serving.wire.claim import BTAUTH_SIGN, DialectName, Hashed
+from serving.wire.claim import BTAUTH_SIGN, DialectName, Rules
 from serving.wire.head import Head
-from serving.wire.keys import is_scheme, signed_by
+from serving.wire.keys import PublicKey, is_scheme, signed_by
+
+if TYPE_CHECKING:
+    from serving.nonces import ReplayStore
 
 BEHIND_NS = 10_000_000_000
 AHEAD_NS = 2_000_000_000
@@ -54,7 +57,12 @@ class BtauthClaim:
     scheme: str
     signature: bytes
 
-    def check_fresh(self, now_ns: int, max_timeout: Seconds) -> None:
+    @property
+    def signed_at(self) -> int:
+        """The nonce."""
+        return self.nonce
+
+    def check_fresh(self, now_ns: int, route: Rules) -> None:
         """10 s back, 2 s ahead, both ends included."""
         age_ns = now_ns - self.nonce
         if age_ns > BEHIND_NS:
@@ -71,8 +79,16 @@ class BtauthClaim:
         if not signed_by(self.hotkey, signed, self.signature, self.scheme):
             raise Refusal(401, "bad_signature", "the signature does not fit this request")
 
-    def check_body(self, route: Hashed, content: dict[str, Any]) -> None:
+    async def spend(self, store: ReplayStore, sender: PublicKey, receiver: PublicKey, now_ns: int) -> None:
+        """The nonce, once for each sender and receiver."""
+        await store.spend(sender, receiver, self.nonce, now_ns)
+
+    def check_body(self, route: Rules, content: dict[str, Any]) -> None:
         """Nothing left to check: the signature covers every byte."""
+
+    def covers(self, route: Rules) -> bool:
+        """Every byte."""
+        return True
 
 
 def read_claim(head: Head, receiver: Hotkey, scheme_of: SchemeOf = as_declared) -> BtauthClaim:

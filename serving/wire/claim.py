@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from serving.errors import Refusal
-from serving.types import Hotkey, NonceNs, Seconds
+from serving.types import Hotkey, Seconds
 from serving.wire.head import Head
+from serving.wire.keys import PublicKey
+
+if TYPE_CHECKING:
+    from serving.nonces import ReplayStore
 
 DialectName = Literal["legacy", "btauth", "epistula"]
 
@@ -16,6 +20,7 @@ BTAUTH_SIGN = b"x-bittensor-signature"
 EPISTULA_SIGN = b"epistula-request-signature"
 EPISTULA_SIGNS = (EPISTULA_SIGN, b"body-signature", b"x-epistula-signature")
 
+_OTHERS = (b"x-bittensor-", b"epistula-", b"x-epistula-", b"body-signature")
 _RECEIVERS: dict[DialectName, bytes] = {
     "legacy": b"bt_header_axon_hotkey",
     "btauth": b"x-bittensor-receiver",
@@ -23,12 +28,17 @@ _RECEIVERS: dict[DialectName, bytes] = {
 }
 
 
-class Hashed(Protocol):
-    """What a legacy body hash needs of a route; `serving.subnets.base.Route` has it."""
+class Rules(Protocol):
+    """What a claim is judged by; `serving.subnets.base.Route` has it."""
+
+    @property
+    def max_timeout(self) -> Seconds:
+        """The longest time that a caller may claim."""
+        ...
 
     @property
     def hash_fields(self) -> Sequence[str]:
-        """Fields under the hash, in declared order: how SDK 8 to 10 hashes them."""
+        """Fields under the legacy body hash, in declared order: how SDK 8 to 10 hashes them."""
         ...
 
     @property
@@ -42,7 +52,7 @@ class Hashed(Protocol):
         ...
 
     def hashed_values(self, body: dict[str, Any]) -> list[Any]:
-        """Their typed Python values."""
+        """The typed Python values of `hash_fields`."""
         ...
 
 
@@ -60,8 +70,8 @@ class Claim(Protocol):
         ...
 
     @property
-    def nonce(self) -> NonceNs:
-        """Unix nanoseconds at which the request was signed."""
+    def signed_at(self) -> int | None:
+        """Unix ns at which the request was signed by the caller's clock; None where its nonce is no time."""
         ...
 
     @property
@@ -69,16 +79,24 @@ class Claim(Protocol):
         """How long the caller waits, where the dialect says."""
         ...
 
-    def check_fresh(self, now_ns: int, max_timeout: Seconds) -> None:
-        """Raise Refusal (401) unless the nonce lies in the dialect's window around `now_ns`."""
+    def check_fresh(self, now_ns: int, route: Rules) -> None:
+        """Raise Refusal (401) unless the request was signed in the dialect's window around `now_ns`."""
         ...
 
     def check_signature(self, head: Head, body: bytes) -> None:
         """Raise Refusal (401) unless the claimed sender signed this request for us."""
         ...
 
-    def check_body(self, route: Hashed, content: dict[str, Any]) -> None:
+    async def spend(self, store: ReplayStore, sender: PublicKey, receiver: PublicKey, now_ns: int) -> None:
+        """Use the nonce up; raises Refusal (401) when it was used before. Only after a good signature."""
+        ...
+
+    def check_body(self, route: Rules, content: dict[str, Any]) -> None:
         """Raise Refusal (401) unless the decoded body is the one that was signed, as far as the dialect signs it."""
+        ...
+
+    def covers(self, route: Rules) -> bool:
+        """Whether the signature vouches for the route's inputs; otherwise anybody on the way can change them."""
         ...
 
 
@@ -90,16 +108,31 @@ def dialect_of(head: Head) -> DialectName:
     """The dialect by the signature header that is there; raises Refusal 400 for a mixture, 401 for none."""
     fields = head.fields
     legacy, btauth = LEGACY_SIGN in fields, BTAUTH_SIGN in fields
-    epistula = any(name in fields for name in EPISTULA_SIGNS)
-    if legacy + btauth + epistula > 1:
+    epistula = [name for name in EPISTULA_SIGNS if name in fields]
+    if legacy + btauth + len(epistula) > 1:
         raise Refusal(400, "mixed_dialects", "signature headers of two dialects in one request")
     if legacy:
         return "legacy"
     if btauth:
         return "btauth"
-    if epistula:
-        raise Refusal(401, "dialect_off", "Epistula is not spoken here")
-    raise Refusal(401, "unsigned", "the request is not signed")
+    if not epistula:
+        raise Refusal(401, "unsigned", "the request is not signed")
+    if epistula[0] != EPISTULA_SIGN:
+        raise Refusal(401, "dialect_unknown", f"{epistula[0].decode()} is not spoken here; Epistula 2 may be")
+    return "epistula"
+
+
+def reads_bt_headers(names: Iterable[bytes]) -> bool:
+    """Whether a refusal to a request with these header names may carry bt headers, whatever else is wrong with it.
+
+    Only where something of a Dendrite is there and nothing of any other dialect.
+    """
+    dendrite = False
+    for name in names:
+        if name.startswith(_OTHERS):
+            return False
+        dendrite = dendrite or name.startswith(b"bt_header_dendrite_")
+    return dendrite
 
 
 def receiver_named(dialect: DialectName, head: Head) -> str | None:

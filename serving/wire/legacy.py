@@ -12,19 +12,26 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha3_256
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from serving.errors import Refusal
 from serving.types import Hotkey, NonceNs, Seconds
 from serving.wire import shape
-from serving.wire.claim import LEGACY_SIGN, DialectName, Hashed
+from serving.wire.claim import LEGACY_SIGN, DialectName, Rules
 from serving.wire.head import Head
-from serving.wire.keys import signed_by
+from serving.wire.keys import PublicKey, signed_by
+
+if TYPE_CHECKING:
+    from serving.nonces import ReplayStore
 
 BEHIND_S = 4.0
 """Seconds that a request may be old beside its timeout, as every SDK since 7.2 has it."""
 AHEAD_S = 4.0
 """Seconds that a caller's clock may be ahead of ours."""
+FIRST_TIME_NS = 10**18
+"""Nonces below are no times: 10^18 ns of unix time were over in 2001, and a monotonic clock gets there in 31 years."""
+FIRST_VERSION_WITH_TIMES = 7_002_000
+_VERSION = re.compile(r"[0-9]{1,9}")
 _BODY_HASH = re.compile(r"[0-9a-f]{64}")
 _MAX_UUID = 64
 
@@ -34,8 +41,15 @@ def body_hash(values: Sequence[Any]) -> str:
 
     Raises UnicodeEncodeError for text with lone surrogates.
     """
-    digests = "".join(sha3_256(str(value).encode()).hexdigest() for value in values)
-    return sha3_256(digests.encode()).hexdigest()
+    return _joined([_digest(value) for value in values])
+
+
+def _digest(value: Any) -> str:
+    return sha3_256(str(value).encode()).hexdigest()
+
+
+def _joined(digests: Sequence[str]) -> str:
+    return sha3_256("".join(digests).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +66,28 @@ class LegacyClaim:
     body_hash: str
     signature: bytes
     timeout: Seconds | None
+    monotonic: bool = False
+    """Whether the nonce is a monotonic clock: it is no time, and the caller says that it runs an SDK before 7.2.
 
-    def check_fresh(self, now_ns: int, max_timeout: Seconds) -> None:
+    The version header is unsigned, the nonce is signed; so a nonce that is a time is judged as one whatever the
+    version says, and stripping or lowering the version makes nothing of a captured request.
+    """
+
+    @property
+    def signed_at(self) -> int | None:
+        """The nonce, where it is a time."""
+        return None if self.monotonic else self.nonce
+
+    def check_fresh(self, now_ns: int, route: Rules) -> None:
         """4 s and the caller's timeout back, as far as the route allows one; 4 s ahead.
 
         The timeout is unsigned: whoever raises it gains nothing, because the replay store remembers nonces for
-        longer than the route's widest window.
+        longer than the route's widest window. A monotonic nonce has no window; on a route that takes one, `spend`
+        judges it, and elsewhere it is stale.
         """
-        allowed = BEHIND_S + min(self.timeout or 0.0, max_timeout)
+        if self.monotonic and route.monotonic_nonces:
+            return
+        allowed = BEHIND_S + min(self.timeout or 0.0, route.max_timeout)
         age_ns = now_ns - self.nonce
         if age_ns > int(allowed * 1e9):
             raise Refusal(401, "stale", f"the request is {age_ns / 1e9:.2f} s old, {allowed:.2f} s are allowed")
@@ -75,14 +103,31 @@ class LegacyClaim:
         if not signed_by(self.hotkey, self.message(), self.signature):
             raise Refusal(401, "bad_signature", "the signature does not fit this sender, receiver, nonce and body hash")
 
-    def check_body(self, route: Hashed, content: dict[str, Any]) -> None:
-        """The signed hash against one recomputed from the typed values of the route's hash fields."""
+    async def spend(self, store: ReplayStore, sender: PublicKey, receiver: PublicKey, now_ns: int) -> None:
+        """A time once for each sender and receiver; a monotonic nonce only above the last of its uuid."""
+        if self.monotonic:
+            await store.advance(sender, receiver, self.uuid, self.nonce)
+        else:
+            await store.spend(sender, receiver, self.nonce, now_ns)
+
+    def check_body(self, route: Rules, content: dict[str, Any]) -> None:
+        """The signed hash against one recomputed from the typed values, in declared order or in that of the model."""
+        declared = route.hash_fields
         try:
-            found = body_hash(route.hashed_values(content) if route.hash_fields else ())
+            digests = [_digest(value) for value in route.hashed_values(content)] if declared else []
         except UnicodeEncodeError:
             raise Refusal(400, "bad_text", "the body holds text that is not Unicode") from None
-        if found != self.body_hash:
-            raise Refusal(401, "body_hash", "the body is not the one that was signed")
+        if _joined(digests) == self.body_hash:
+            return
+        if tuple(route.model_order) != tuple(declared):
+            by_name = dict(zip(declared, digests, strict=True))
+            if _joined([by_name[name] for name in route.model_order]) == self.body_hash:
+                return
+        raise Refusal(401, "body_hash", "the body is not the one that was signed")
+
+    def covers(self, route: Rules) -> bool:
+        """Where the route hashes fields at all: those are its inputs."""
+        return bool(route.hash_fields)
 
 
 def read_claim(head: Head, receiver: Hotkey) -> LegacyClaim:
@@ -90,18 +135,26 @@ def read_claim(head: Head, receiver: Hotkey) -> LegacyClaim:
     uuid = head.text(b"bt_header_dendrite_uuid")
     if uuid is not None and (len(uuid) > _MAX_UUID or not uuid.isprintable()):
         raise Refusal(400, "bad_uuid", "bt_header_dendrite_uuid is longer than 64 characters or not printable")
+    nonce = shape.nonce(head, b"bt_header_dendrite_nonce")
     signed_hash = shape.need(head, b"computed_body_hash")
     if not _BODY_HASH.fullmatch(signed_hash):
         raise Refusal(400, "bad_body_hash", "computed_body_hash is not 64 lower-case hex digits")
     return LegacyClaim(
         hotkey=shape.hotkey(head, b"bt_header_dendrite_hotkey"),
         receiver=receiver,
-        nonce=shape.nonce(head, b"bt_header_dendrite_nonce"),
+        nonce=nonce,
         uuid="None" if uuid is None else uuid,
         body_hash=signed_hash,
         signature=shape.signature(head, LEGACY_SIGN),
         timeout=_timeout(head),
+        monotonic=nonce < FIRST_TIME_NS and _before_times(head),
     )
+
+
+def _before_times(head: Head) -> bool:
+    """Whether the caller says, or leaves open, that its SDK is older than 7.2."""
+    text = head.text(b"bt_header_dendrite_version")
+    return text is None or (_VERSION.fullmatch(text) is not None and int(text) < FIRST_VERSION_WITH_TIMES)
 
 
 def _timeout(head: Head) -> Seconds | None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from serving.errors import Refusal
+from serving.types import Body
 from serving.wire import legacy
 from serving.wire.claim import DialectName
 
@@ -21,10 +22,10 @@ class Answer(NamedTuple):
 
     status: int
     headers: Headers
-    body: bytes
+    body: Body
 
 
-def success(dialect: DialectName | None, body: bytes, process_s: float) -> Answer:
+def success(dialect: DialectName | None, body: Body, process_s: float) -> Answer:
     """A 200 with a JSON body."""
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if dialect == "legacy":
