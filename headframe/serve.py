@@ -34,7 +34,7 @@ def serve(
 def gateway_config(settings: Settings, *, workers: int | None = None) -> GatewayConfig:
     """What the gateway is told, from the settings; raises UserError for what is missing."""
     from infra.ports import endpoints, need, read_ports
-    from serving.config import GatewayConfig
+    from serving.config import GatewayConfig, MinerSpec
     from serving.subnets.registry import specs
 
     gateway, paths = settings.gateway, settings.paths
@@ -48,9 +48,18 @@ def gateway_config(settings: Settings, *, workers: int | None = None) -> Gateway
         return chosen
 
     return GatewayConfig(
-        hotkey=own_hotkey(settings),
-        slots=list(settings.slots),
-        subnets=specs(settings.slots, max_price_age=gateway.price_max_age, use_stale=local),
+        miners=[
+            MinerSpec(
+                hotkey=own_hotkey(settings),
+                netuid=settings.netuid,
+                neurons=str(paths.neurons),
+                slots=list(settings.slots),
+                subnets=specs(settings.slots, max_price_age=gateway.price_max_age, use_stale=local),
+                stake_threshold=gateway.stake_threshold,
+                allow=list(gateway.allow),
+                deny=list(gateway.deny),
+            )
+        ],
         port=port("gateway"),
         private_port=port("private"),
         bind=settings.bind,
@@ -58,15 +67,11 @@ def gateway_config(settings: Settings, *, workers: int | None = None) -> Gateway
         workers=workers or gateway.workers,
         triton=need(endpoints(settings).triton_grpc, "Triton"),
         routes=str(paths.routes),
-        neurons=str(paths.neurons),
         prices=str(paths.prices),
         traffic=str(paths.traffic),
         nonces=str(paths.nonces),
         run=str(paths.run),
         clock=str(paths.clock) if local else None,
-        stake_threshold=gateway.stake_threshold,
-        allow=list(gateway.allow),
-        deny=list(gateway.deny),
         requests_per_s=gateway.requests_per_s,
         burst=gateway.burst,
         prices_max_age=gateway.price_max_age,

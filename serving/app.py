@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,39 +15,22 @@ from serving.answering import Answerer
 from serving.call import Call, Stages
 from serving.clock import Clock
 from serving.errors import Refusal
-from serving.identity import Identity
 from serving.metrics import Metrics
+from serving.miners import Miner, Miners, Ping
 from serving.nonces import ReplayStore
-from serving.subnets.base import Route, Task
+from serving.subnets.base import Body, Route, Task
 from serving.traffic import TrafficWriter
-from serving.types import Hotkey, Seconds
-from serving.wire import btauth, legacy, reply
+from serving.wire import dialects, reply
 from serving.wire.body import READ_DEADLINE_S, HungUp, decode, read_body
-from serving.wire.claim import Claim, DialectName, ReadClaim, dialect_of
+from serving.wire.claim import Claim, DialectName, ReadClaim, dialect_of, receiver_named
 from serving.wire.head import Head, read_head
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-CLAIMS: Mapping[DialectName, ReadClaim] = {"legacy": legacy.read_claim, "btauth": btauth.read_claim}
 _DRAINABLE = 64 * 1024
 """Bytes of an unread body that are not worth closing a connection for."""
-
-
-class Ping:
-    """``POST /Synapse``: the base class without fields, by which validators of SDK 6 to 10 ask who is there."""
-
-    synapse = "Synapse"
-    hash_fields: Sequence[str] = ()
-    model_order: Sequence[str] = ()
-    monotonic_nonces = False
-    max_body = 64 * 1024
-    max_timeout = Seconds(12.0)
-
-    def hashed_values(self, body: dict[str, Any]) -> list[Any]:
-        """Nothing is hashed."""
-        return []
 
 
 @dataclass(slots=True)
@@ -74,13 +57,13 @@ class Gateway:
     """Answers validators; everything it needs is handed in, and nothing is ever signed."""
 
     def __init__(
-        self, *, hotkey: Hotkey, routes: Mapping[bytes, Route | Ping], identity: Identity, nonces: ReplayStore,
-        budgets: Budgets, admission: Admission, answerer: Answerer, traffic: TrafficWriter, metrics: Metrics,
+        self, *, miners: Miners, nonces: ReplayStore, budgets: Budgets, admission: Admission,
+        answerer: Answerer, traffic: TrafficWriter, metrics: Metrics,
         clock: Clock, log: Any, wall_ns: Callable[[], int] = time.time_ns, body_deadline_s: float = READ_DEADLINE_S,
+        claims: Mapping[DialectName, ReadClaim] | None = None,
     ) -> None:  # fmt: skip
-        self.hotkey = hotkey
-        self.routes = routes
-        self.identity = identity
+        self.miners = miners
+        self.claims = claims or dialects.claims()
         self.nonces = nonces
         self.budgets = budgets
         self.admission = admission
@@ -121,30 +104,33 @@ class Gateway:
         if x.shadow is not None:
             self.answerer.shadow(*x.shadow, busy=self.admission.busy)
 
-    async def road(self, x: Exchange, scope: Scope, receive: Receive) -> bytes:
+    async def road(self, x: Exchange, scope: Scope, receive: Receive) -> Body:
         """The body of a 200, or a Refusal. Cheap refusals stand before dear ones, state changes after the signature."""
         head = x.head = read_head(scope)  # 431, 400: size, count, duplicates
-        route = self._route(x, head)  # 404, 405
+        self._route(x, head)  # 404, 405
         x.dialect = dialect_of(head)  # 400 mixed, 401 unsigned
-        claim = CLAIMS[x.dialect](head, self.hotkey)  # 400, 401: the headers' shape
+        miner = self.miners.named(receiver_named(x.dialect, head))  # 401: for none of our hotkeys
+        route = self._own_route(miner, head)  # 404
+        claim = self.claims[x.dialect](head, miner.hotkey)  # 400, 401: the headers' shape
         x.stages.mark("head")
-        caller = self.identity.welcome(claim.hotkey)  # 403, 401 alias: no crypto yet
+        caller = miner.identity.welcome(claim.hotkey)  # 403, 401 alias: no crypto yet
         now_ns = self.wall_ns()
-        claim.check_fresh(now_ns, route.max_timeout)  # 401
+        claim.check_fresh(now_ns, route)  # 401
         x.stages.mark("identity")
         body = await read_body(receive, head.fields, route.max_body, self.body_deadline_s)  # 413, 408, 415
         x.body_read = True
         x.stages.mark("body")
         claim.check_signature(head, body)  # 401
         x.stages.mark("signature")
-        self.nonces.spend(caller.key, claim.nonce, now_ns)  # 401 replayed: the first state that is written
+        await claim.spend(self.nonces, caller.key, miner.key, now_ns)  # 401 replayed: writes the first state
         timeout_s = min(claim.timeout or route.max_timeout, route.max_timeout)
         call = x.call = Call(
             request_id=f"{self._life}-{next(self._ids):x}", dialect=x.dialect, synapse=route.synapse, caller=caller,
             at=now_ns / 1e9, subnet_at=self.clock.subnet(), timeout_s=timeout_s, stages=x.stages,
             deadline=time.monotonic() - x.stages.total_s() + timeout_s - min(1.0, 0.1 * timeout_s),
         )  # fmt: skip
-        self.metrics.caller_clock((now_ns - claim.nonce) / 1e9)
+        if claim.signed_at is not None:
+            self.metrics.caller_clock((now_ns - claim.signed_at) / 1e9)
         self.budgets.spend(caller.key, now_ns)  # 429
         x.stages.mark("nonce")
         task = call.task = self._understand(claim, route, body, call)  # 400, 401 body hash
@@ -158,13 +144,20 @@ class Gateway:
         x.shadow = (call, route, task)
         return answered
 
-    def _route(self, x: Exchange, head: Head) -> Route | Ping:
-        route = self.routes.get(head.path)
+    def _route(self, x: Exchange, head: Head) -> None:
+        """That some miner here has this path."""
+        route = self.miners.routes.get(head.path)
         if route is None:
             raise Refusal(404, "no_route", "no such route")
         x.route = "ping" if isinstance(route, Ping) else route.synapse
         if head.method != "POST":
             raise Refusal(405, "not_post", "only POST is served here")
+
+    def _own_route(self, miner: Miner, head: Head) -> Route | Ping:
+        """The route of the miner that was named; another's may take the same path in another subnet."""
+        route = miner.routes.get(head.path)
+        if route is None:
+            raise Refusal(404, "no_route", "no such route")
         return route
 
     def _understand(self, claim: Claim, route: Route | Ping, body: bytes, call: Call) -> Task | None:
@@ -192,5 +185,4 @@ class Gateway:
 
     def keep(self) -> None:
         """Housekeeping, every second."""
-        self.nonces.tick(self.wall_ns())
         self.metrics.levels(in_flight=self.admission.in_flight, waiting=self.admission.waiting, lost=self.traffic.lost)

@@ -15,17 +15,38 @@ class SubnetSpec(msgspec.Struct, frozen=True):
     options: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
+class MinerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One hotkey of ours in one subnet."""
+
+    hotkey: str
+    """ss58: the receiver that every signature must name."""
+    netuid: int
+    neurons: str
+    """Path of the subnet's ``neurons.json``; miners of one subnet share it."""
+    slots: list[str]
+    """Slots this miner promises to serve; /readyz wants a ready stable release for each."""
+    subnets: list[SubnetSpec]
+    stake_threshold: float = 1000.0
+    """TAO of stake weight; a caller needs it and a validator permit."""
+    allow: list[str] = msgspec.field(default_factory=list)
+    """Hotkeys that need neither permit nor stake."""
+    deny: list[str] = msgspec.field(default_factory=list)
+    """Hotkeys refused whatever their stake."""
+
+    @property
+    def neurons_name(self) -> str:
+        """What the neuron file is called in metrics, in /readyz and among the kept copies."""
+        return Path(self.neurons).stem
+
+
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a gateway needs; no part of serving/ reads settings or the environment.
 
     Paths are text. Ports must be real ones, chosen before.
     """
 
-    hotkey: str
-    """The miner's own hotkey, ss58: the receiver that every signature must name."""
-    slots: list[str]
-    """Slots this miner promises to serve; /readyz wants a ready stable release for each."""
-    subnets: list[SubnetSpec]
+    miners: list[MinerSpec]
+    """At least one; each has a hotkey of its own. The first answers whoever names no receiver."""
     port: int
     """Public: validators' routes and nothing else."""
     private_port: int
@@ -37,7 +58,6 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """host:port of Triton's gRPC service."""
 
     routes: str
-    neurons: str
     prices: str
     traffic: str
     """Folder of the traffic record."""
@@ -48,12 +68,6 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     clock: str | None = None
     """``clock.json`` in profile ``local``; None means that the subnet's time is wall time."""
 
-    stake_threshold: float = 1000.0
-    """TAO of stake weight; a caller needs it and a validator permit."""
-    allow: list[str] = msgspec.field(default_factory=list)
-    """Hotkeys that need neither permit nor stake."""
-    deny: list[str] = msgspec.field(default_factory=list)
-    """Hotkeys refused whatever their stake."""
     requests_per_s: float = 50.0
     """Per hotkey, sustained, all workers together."""
     burst: int = 200

@@ -9,6 +9,7 @@ LMDB that were not yet on disk are gone.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import struct
@@ -36,11 +37,11 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class ReplayStore(Protocol):
     """Where accepted nonces are remembered; on one box or shared by several."""
 
-    def spend(self, sender: PublicKey, nonce: NonceNs, now_ns: int) -> None:
-        """Record the pair; raises Refusal (401) when it was there already or is too old to know."""
+    async def spend(self, sender: PublicKey, receiver: PublicKey, nonce: NonceNs, now_ns: int) -> None:
+        """Record the three together; raises Refusal (401) when they were there already or are too old to know."""
         ...
 
-    def tick(self, now_ns: int) -> None:
+    async def tick(self, now_ns: int) -> None:
         """Housekeeping, every few seconds: forget what expired, keep the floor ahead."""
         ...
 
@@ -94,33 +95,36 @@ def prepare_store(folder: Path, now_ns: int) -> None:
 class NonceStore:
     """The replay store of one box: LMDB, shared by its worker processes."""
 
-    def __init__(self, env: lmdb.Environment, folder: Path, *, receiver: PublicKey, retention_s: float) -> None:
+    def __init__(self, env: lmdb.Environment, folder: Path, *, retention_s: float) -> None:
         """`retention_s`: at least twice the widest window of any route, in seconds."""
         self._env = env
         self._folder = folder
-        self._receiver = bytes(receiver)  # one nonce may serve several miners of one box
         self._retention_ns = int(retention_s * 1e9)
         self._seen = env.open_db(b"seen")
         self._meta = env.open_db(b"meta")
         self._floor = 0
 
-    def spend(self, sender: PublicKey, nonce: NonceNs, now_ns: int) -> None:
-        """Record the pair; raises Refusal 401 (replayed, or too old to know) or 503 (the store is full).
+    async def spend(self, sender: PublicKey, receiver: PublicKey, nonce: NonceNs, now_ns: int) -> None:
+        """Record the three together; raises Refusal 401 (replayed, or too old to know) or 503 (the store is full).
 
-        The pair is on record in every process when this returns; parallel requests of one sender may come in any order.
+        They are on record in every process when this returns; parallel requests of one sender may come in any order,
+        and one nonce may serve several miners of one box. Nothing here waits: LMDB answers in microseconds.
         """
         if nonce > self._floor:
             self._floor = _raise_floor(self._folder, now_ns)
         try:
-            fresh = self._add(_U64.pack(nonce) + sender + self._receiver, nonce)
+            fresh = self._add(_U64.pack(nonce) + sender + receiver, nonce)
         except lmdb.MapFullError:
             self._purge(now_ns)
             raise Refusal(503, "replay_store_full", "too many requests to remember", retry_after=5) from None
         if not fresh:
             raise Refusal(401, "replayed", "this nonce was used already")
 
-    def tick(self, now_ns: int) -> None:
+    async def tick(self, now_ns: int) -> None:
         """Forget what expired and keep the floor well ahead, so that `spend` rarely waits for the disk."""
+        await asyncio.to_thread(self._tick, now_ns)
+
+    def _tick(self, now_ns: int) -> None:
         self._purge(now_ns)
         if self._floor < now_ns + LEAD_NS // 2:
             self._floor = _raise_floor(self._folder, now_ns)

@@ -46,9 +46,13 @@ class Readiness:
         self.routes = StateFile(Path(config.routes), RouteTable, kept=config.kept("routes"))
         self.files: Mapping[str, tuple[StateFile[Any], float]] = {
             "routes": (self.routes, config.routes_max_age),
-            "neurons": (
-                StateFile(Path(config.neurons), NeuronTable, kept=config.kept("neurons")), config.neurons_max_age,
-            ),
+            **{
+                spec.neurons_name: (
+                    StateFile(Path(spec.neurons), NeuronTable, kept=config.kept(spec.neurons_name)),
+                    config.neurons_max_age,
+                )
+                for spec in config.miners
+            },
             "prices": (
                 StateFile(Path(config.prices), PriceBook, kept=config.kept("prices")), config.prices_max_age,
             ),
@@ -77,7 +81,7 @@ class Readiness:
             age = ages[name]
             fresh = age is not None and age <= limit and file.problem is None
             files[name] = {"age_s": age, "limit_s": limit, "fresh": fresh, "problem": file.problem}
-        slots = {slot: self._slot(slot) for slot in self.config.slots}
+        slots = {slot: self._slot(slot) for spec in self.config.miners for slot in spec.slots}
         workers = {"want": self.config.workers, "have": len(self.state.pids), "restarts": self.state.restarts}
         ready = (
             not self.state.draining
@@ -129,7 +133,8 @@ class ParentMetrics:
         state = self.readiness.state
         ages = GaugeMetricFamily(
             "headframe_file_age_seconds",
-            "Age of a file that serving depends on. file: routes, neurons, prices. +Inf when it was never there.",
+            "Age of a file that serving depends on. file: routes, prices, neurons, neurons-<netuid> of further ones. "
+            "+Inf when it was never there.",
             labels=["file"],
         )
         for name, age in self.readiness.ages().items():

@@ -23,12 +23,12 @@ from typing import Any
 from serving import logs
 from serving.clock import replace_file
 from serving.config import GatewayConfig, SubnetSpec, encode
-from serving.errors import Refusal, UserError
+from serving.errors import UserError
+from serving.miners import check_miners
 from serving.nonces import prepare_store
 from serving.private import Readiness, State, pages, private_server
 from serving.traffic import keep_below
-from serving.wire.keys import public_key
-from serving.worker import BACKLOG, road_of
+from serving.worker import BACKLOG
 
 BIND_S = 5.0
 """How long to wait for the workers of a killed parent to let go of the port."""
@@ -49,6 +49,9 @@ class _Worker:
 
 class Parent:
     """Supervises the workers of one gateway."""
+
+    worker = "serving.worker"
+    """The module that a worker process runs."""
 
     def __init__(self, config: GatewayConfig) -> None:
         check(config)
@@ -123,7 +126,7 @@ class Parent:
         packages = str(Path(__file__).resolve().parent.parent)
         path = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH"))))
         process = subprocess.Popen(
-            [sys.executable, "-m", "serving.worker", str(public.fileno()), str(os.getpid())],
+            [sys.executable, "-m", self.worker, str(public.fileno()), str(os.getpid())],
             stdin=subprocess.PIPE,
             pass_fds=[public.fileno()],
             env={**os.environ, "PYTHONPATH": path, "PROMETHEUS_MULTIPROC_DIR": str(self.metrics_folder)},
@@ -191,15 +194,9 @@ def _counted(path: Path) -> int:
 
 def check(config: GatewayConfig) -> None:
     """Refuse a config that no worker could run, in one line (UserError)."""
-    for name, hotkeys in (("hotkey", [config.hotkey]), ("allow", config.allow), ("deny", config.deny)):
-        for hotkey in hotkeys:
-            try:
-                public_key(hotkey)
-            except Refusal as refused:
-                raise UserError(f"gateway {name}: {refused.message}") from None
+    check_miners(config.miners)
     if config.workers < 1 or config.in_flight < 1 or config.requests_per_s <= 0 or config.burst < 1:
         raise UserError("gateway: workers, in_flight, requests_per_s and burst must be at least 1")
-    road_of(config)
 
 
 def _listen(host: str, port: int) -> socket.socket:

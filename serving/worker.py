@@ -13,77 +13,61 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 
 from serving import logs
 from serving.admission import Admission, Budgets
-from serving.answering import Answerer
-from serving.app import Gateway, Ping
+from serving.answering import Answerer, Infers
+from serving.app import Gateway
 from serving.clock import Clock
 from serving.config import GatewayConfig, decode
 from serving.files import StateFile
-from serving.http import KEEP_ALIVE_S, Protocol
-from serving.identity import Identity
+from serving.http import KEEP_ALIVE_S
+from serving.http import Protocol as HttpProtocol
 from serving.metrics import Metrics
+from serving.miners import miners_of
 from serving.nonces import NonceStore, open_store
 from serving.routes import RouteReader
 from serving.state import PriceBook
-from serving.subnets.base import Route
-from serving.subnets.registry import make
 from serving.traffic import TrafficWriter
 from serving.triton import Triton
-from serving.types import Hotkey
-from serving.wire import btauth, legacy
-from serving.wire.keys import public_key
 
 BACKLOG = 2048
 CUT_OFF_S = 2.0
 _PR_SET_PDEATHSIG = 1
 
 
-def road_of(config: GatewayConfig) -> dict[bytes, Route | Ping]:
-    """Every path that is served, with the route behind it."""
-    routes: dict[bytes, Route | Ping] = {b"/Synapse": Ping()}
-    for subnet in make(config.subnets):
-        for route in subnet.routes:
-            routes[b"/" + route.synapse.encode()] = route
-    return routes
+class ModelServer(Infers, Protocol):
+    """Where inferences are made, with a connection that can be closed."""
+
+    async def close(self) -> None:
+        """No further inference is asked for."""
+        ...
 
 
-def retention_s(routes: dict[bytes, Route | Ping]) -> float:
-    """How long nonces are remembered: twice the widest window of any route in any dialect, in seconds."""
-    widest = max(float(route.max_timeout) for route in routes.values()) + legacy.BEHIND_S + legacy.AHEAD_S
-    return 2 * max(widest, (btauth.BEHIND_NS + btauth.AHEAD_NS) / 1e9)
+Connect = Callable[[str], ModelServer]
+"""From the address in the config to the model server behind it."""
 
 
-def build(config: GatewayConfig, log: Any) -> tuple[Gateway, Triton]:
+def build(config: GatewayConfig, log: Any, connect: Connect = Triton) -> tuple[Gateway, ModelServer]:
     """The gateway of one worker, and its Triton client, which the caller closes; needs a running event loop."""
-    routes = road_of(config)
+    miners = miners_of(config)
     env = open_store(Path(config.nonces))
-    receiver = public_key(config.hotkey)
     traffic = TrafficWriter(Path(config.traffic))
     metrics = Metrics()
-    triton = Triton(config.triton)
+    triton = connect(config.triton)
     answerer = Answerer(
         routes=RouteReader(Path(config.routes), kept=config.kept("routes")),
         prices=StateFile(Path(config.prices), PriceBook, kept=config.kept("prices")),
         triton=triton, traffic=traffic, metrics=metrics, shadows=config.shadows,
     )  # fmt: skip
     gateway = Gateway(
-        hotkey=Hotkey(config.hotkey),
-        routes=routes,
-        identity=Identity(
-            Path(config.neurons),
-            stake_threshold=config.stake_threshold,
-            allow=config.allow,
-            deny=config.deny,
-            kept=config.kept("neurons"),
-        ),
-        nonces=NonceStore(env, Path(config.nonces), receiver=receiver, retention_s=retention_s(routes)),
+        miners=miners,
+        nonces=NonceStore(env, Path(config.nonces), retention_s=miners.retention_s()),
         budgets=Budgets(env, per_s=config.requests_per_s, burst=config.burst),
         admission=Admission(in_flight=config.in_flight, waiting=config.waiting),
         answerer=answerer,
@@ -103,12 +87,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(config: GatewayConfig, listener: socket.socket, log: Any) -> None:
+async def serve(config: GatewayConfig, listener: socket.socket, log: Any, connect: Connect = Triton) -> None:
     """Answer until SIGTERM or SIGINT; then finish what was admitted, at most `drain_s` seconds."""
-    gateway, triton = build(config, log)
+    gateway, triton = build(config, log, connect)
     server = _Server(
         uvicorn.Config(
-            gateway, http=Protocol, ws="none", lifespan="off", interface="asgi3", loop="uvloop", log_config=None,
+            gateway, http=HttpProtocol, ws="none", lifespan="off", interface="asgi3", loop="uvloop", log_config=None,
             access_log=False, proxy_headers=False, server_header=False, date_header=False, backlog=BACKLOG,
             timeout_keep_alive=int(KEEP_ALIVE_S), timeout_graceful_shutdown=max(1, int(config.drain_s)),
         )
@@ -133,7 +117,8 @@ async def serve(config: GatewayConfig, listener: socket.socket, log: Any) -> Non
 async def _keep(gateway: Gateway, log: Any) -> None:
     while True:
         try:
-            await asyncio.to_thread(gateway.keep)  # the floor is synced to the disk now and then
+            await gateway.nonces.tick(gateway.wall_ns())
+            await asyncio.to_thread(gateway.keep)
         except Exception:
             log.exception("housekeeping failed")
         await asyncio.sleep(1.0)
@@ -147,7 +132,7 @@ def die_with(parent: int) -> None:
         sys.exit(0)
 
 
-def main() -> None:
+def main(connect: Connect = Triton) -> None:
     """Entry point of the process."""
     import uvloop
 
@@ -157,7 +142,7 @@ def main() -> None:
     log = logs.configure("worker", pid=os.getpid(), started=round(time.time(), 3))
     listener = socket.socket(fileno=fd)
     listener.setblocking(False)
-    uvloop.run(serve(config, listener, log))
+    uvloop.run(serve(config, listener, log, connect))
 
 
 if __name__ == "__main__":

@@ -25,9 +25,10 @@ def test_a_local_profile_serves_its_slots_as_the_dev_key_on_recorded_time(tmp_pa
     config = gateway_config(settings, workers=3)
     check(config)
     assert (config.port, config.private_port, config.workers) == (18091, 18092, 3)
-    assert config.slots == ["synth-high", "synth-low"]
-    assert [spec.options["use_stale"] for spec in config.subnets] == [True]
-    assert config.hotkey == Keypair.create_from_uri("//Ferdie").ss58_address
+    (miner,) = config.miners
+    assert miner.slots == ["synth-high", "synth-low"]
+    assert [spec.options["use_stale"] for spec in miner.subnets] == [True]
+    assert miner.hotkey == Keypair.create_from_uri("//Ferdie").ss58_address
     assert config.clock == str(tmp_path / "clock.json")
     assert decode(encode(config)) == config
     assert not list(tmp_path.iterdir())
@@ -41,8 +42,9 @@ def test_a_real_network_has_wall_time_and_no_stale_prices(tmp_path: Path) -> Non
     assert config.clock is None
     assert config.bind == "0.0.0.0"
     assert config.private_bind == "127.0.0.1"
-    assert [spec.options["use_stale"] for spec in config.subnets] == [False]
-    assert config.hotkey == Keypair.create_from_uri("//Alice").ss58_address
+    (miner,) = config.miners
+    assert [spec.options["use_stale"] for spec in miner.subnets] == [False]
+    assert miner.hotkey == Keypair.create_from_uri("//Alice").ss58_address
 
 
 def real(folder: Path) -> Settings:
@@ -85,8 +87,8 @@ def test_what_is_not_chosen_yet_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_config_with_a_broken_hotkey_does_not_start(tmp_path: Path) -> None:
     config = gateway_config(Settings(home=tmp_path, ports=PORTS, triton_grpc="127.0.0.1:1"))
-    with pytest.raises(UserError, match="gateway hotkey"):
-        check(msgspec.structs.replace(config, hotkey="5GrwvaEF"))
+    with pytest.raises(UserError, match="hotkey 5GrwvaEF"):
+        check(msgspec.structs.replace(config, miners=[msgspec.structs.replace(config.miners[0], hotkey="5GrwvaEF")]))
 
 
 def test_the_help_has_an_example() -> None:

@@ -13,11 +13,12 @@ from prometheus_client import CollectorRegistry
 
 from serving.admission import Admission, Budgets
 from serving.answering import Answerer, Infers
-from serving.app import Gateway, Ping
+from serving.app import Gateway
 from serving.clock import Clock
 from serving.files import StateFile
 from serving.identity import Identity
 from serving.metrics import Metrics
+from serving.miners import Miner, Miners, Ping
 from serving.nonces import NonceStore, open_store, prepare_store
 from serving.routes import RouteReader
 from serving.state import Canary, Neuron, NeuronTable, PriceBook, RouteTable, SlotRoute, write_state
@@ -25,7 +26,6 @@ from serving.subnets.base import Route, Subnet
 from serving.traffic import TrafficWriter
 from serving.types import Hotkey, ReleaseId, SlotName
 from serving.wire.keys import public_key
-from serving.worker import retention_s
 from tests.serving import callers
 from tests.serving.tiny import SLOT, tiny
 
@@ -102,16 +102,19 @@ class Box:
             routes=RouteReader(home / "routes.json"), prices=StateFile(home / "prices.json", PriceBook), triton=triton,
             traffic=self.traffic, metrics=metrics, shadows=options.pop("shadows", 4),
         )  # fmt: skip
+        identity = Identity(
+            home / "neurons.json", stake_threshold=1000.0, allow=options.pop("allow", ()), deny=options.pop("deny", ()),
+        )  # fmt: skip
+        hotkeys = dict.fromkeys([receiver.ss58_address, *options.pop("also", ())])
+        own = [
+            Miner(hotkey=Hotkey(hotkey), key=public_key(hotkey), netuid=subnet.netuid, identity=identity, routes=routes)
+            for hotkey in hotkeys
+        ]
+        miners = Miners([*own, *options.pop("more_miners", ())])
         self.gateway = Gateway(
-            hotkey=Hotkey(receiver.ss58_address),
-            routes=routes,
-            identity=Identity(
-                home / "neurons.json", stake_threshold=1000.0, allow=options.pop("allow", ()),
-                deny=options.pop("deny", ()),
-            ),
-            nonces=NonceStore(
-                self.env, home / "nonces", receiver=public_key(receiver.ss58_address), retention_s=retention_s(routes)
-            ),
+            miners=miners,
+            nonces=options.pop("nonces", None)
+            or NonceStore(self.env, home / "nonces", retention_s=miners.retention_s()),
             budgets=Budgets(self.env, per_s=options.pop("per_s", 1000.0), burst=options.pop("burst", 1000)),
             admission=Admission(in_flight=options.pop("in_flight", 8), waiting=options.pop("waiting", 8)),
             answerer=self.answerer,
@@ -166,7 +169,7 @@ class Box:
             return Reply(0, {}, b"")
         start, content = sent
         named = {name.decode(): value.decode() for name, value in start["headers"]}
-        return Reply(start["status"], named, content["body"])
+        return Reply(start["status"], named, bytes(content["body"]))
 
 
 class _Silent:

@@ -18,7 +18,7 @@ import httpx
 import msgspec
 import psutil
 
-from serving.config import GatewayConfig, SubnetSpec, encode
+from serving.config import GatewayConfig, MinerSpec, SubnetSpec, encode
 from serving.state import PriceBook, write_state
 from tests.serving.callers import MINER, Request
 from tests.serving.gateways import write_neurons, write_routes
@@ -51,11 +51,16 @@ def until(true: Callable[[], Any], limit_s: float = 30.0) -> Any:
 
 
 def config_of(home: Path, triton: str, **options: Any) -> GatewayConfig:
-    """A gateway for the tiny subnet below `home`, on free ports."""
+    """A gateway for the tiny subnet below `home`, on free ports; options of a MinerSpec are those of its one miner."""
+    miner = MinerSpec(
+        hotkey=MINER.ss58_address, netuid=1, neurons=str(home / "neurons.json"), slots=["tiny"],
+        subnets=[SubnetSpec("tests.serving.tiny:tiny")],
+    )  # fmt: skip
+    own = {name: options.pop(name) for name in MinerSpec.__struct_fields__ if name in options}
     made = GatewayConfig(
-        hotkey=MINER.ss58_address, slots=["tiny"], subnets=[SubnetSpec("tests.serving.tiny:tiny")],
+        miners=[msgspec.structs.replace(miner, **own)],
         port=free_port(), private_port=free_port(), triton=triton, routes=str(home / "routes.json"),
-        neurons=str(home / "neurons.json"), prices=str(home / "prices.json"), traffic=str(home / "traffic"),
+        prices=str(home / "prices.json"), traffic=str(home / "traffic"),
         nonces=str(home / "nonces"), run=str(home / "run"), requests_per_s=1e6, burst=10**6,
     )  # fmt: skip
     return msgspec.structs.replace(made, **options)

@@ -65,6 +65,7 @@ def box(tmp_path: Path) -> Iterator[Box]:
     made = Box(
         tmp_path, FakeTriton(synth_a=paths), subnet=synth(use_stale=True),
         receiver=Keypair.create_from_uri(REQUESTS[0]["receiver_uri"]), started_ns=start * 10**9 - 10**12, clock=clock,
+        also=sorted({case["receiver_ss58"] for case in REQUESTS}),
     )  # fmt: skip
     yield made
     made.close()
@@ -73,7 +74,6 @@ def box(tmp_path: Path) -> Iterator[Box]:
 @pytest.mark.parametrize("case", REQUESTS, ids=lambda case: case["case"])
 async def test_every_captured_request_is_answered(box: Box, case: dict[str, Any]) -> None:
     box.wall.at = int(case["wall_time_ns"])
-    box.gateway.hotkey = Hotkey(case["receiver_ss58"])
     reply = await box.ask(request_of(case))
     assert reply.status == 200
     assert reply.headers["bt_header_axon_status_code"] == "200"
@@ -87,7 +87,6 @@ async def test_every_captured_request_is_answered(box: Box, case: dict[str, Any]
 
 @pytest.mark.parametrize("case", REQUESTS, ids=lambda case: case["case"])
 async def test_the_window_is_the_sdks_and_closed_ahead(box: Box, case: dict[str, Any]) -> None:
-    box.gateway.hotkey = Hotkey(case["receiver_ss58"])
     for moment in case["clock"]:
         box.wall.at = int(moment["now_ns"])
         status = (await box.ask(request_of(case))).status
@@ -107,7 +106,6 @@ async def test_tampered_copies(box: Box, case: dict[str, Any]) -> None:
     if case["body_utf8"] is not None:
         base = base._replace(body=case["body_utf8"].encode())
     box.wall.at = int(case["now_ns"])
-    box.gateway.hotkey = Hotkey(case["receiver_ss58"])
     status = (await box.ask(base.but(**case["header_changes"]))).status
     if case["case"] in STRICTER:
         assert case["signature_step_accepts"]

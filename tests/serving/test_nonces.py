@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -29,9 +30,9 @@ A, B, RECEIVER = (PublicKey(pair.public_key) for pair in (ALICE, BOB, MINER))
 
 
 @contextmanager
-def opened(folder: Path, *, retention_s: float = 60.0, receiver: PublicKey = RECEIVER) -> Iterator[NonceStore]:
+def opened(folder: Path, *, retention_s: float = 60.0) -> Iterator[NonceStore]:
     with open_store(folder) as env:
-        yield NonceStore(env, folder, receiver=receiver, retention_s=retention_s)
+        yield NonceStore(env, folder, retention_s=retention_s)
 
 
 @pytest.fixture
@@ -40,9 +41,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "nonces"
 
 
-def accepts(store: NonceStore, sender: PublicKey, nonce: int, now_ns: int = T0) -> bool:
+def accepts(store: NonceStore, sender: PublicKey, nonce: int, now_ns: int = T0, receiver: PublicKey = RECEIVER) -> bool:
     try:
-        store.spend(sender, NonceNs(nonce), now_ns)
+        asyncio.run(store.spend(sender, receiver, NonceNs(nonce), now_ns))
     except Refusal:
         return False
     return True
@@ -63,12 +64,10 @@ def test_parallel_requests_may_come_in_any_order(folder: Path) -> None:
 
 
 def test_one_nonce_may_serve_two_miners_of_a_box(folder: Path) -> None:
-    with open_store(folder) as env:
-        first = NonceStore(env, folder, receiver=RECEIVER, retention_s=60.0)
-        second = NonceStore(env, folder, receiver=B, retention_s=60.0)
-        assert accepts(first, A, T0)
-        assert accepts(second, A, T0)
-        assert not accepts(second, A, T0)
+    with opened(folder) as store:
+        assert accepts(store, A, T0, receiver=RECEIVER)
+        assert accepts(store, A, T0, receiver=B)
+        assert not accepts(store, A, T0, receiver=B)
 
 
 def test_a_restart_remembers(folder: Path) -> None:
@@ -84,7 +83,7 @@ def test_entries_expire_and_leave_a_barrier_that_a_clock_step_cannot_cross(folde
     with opened(folder, retention_s=60.0) as store:
         for number in range(1200):
             assert accepts(store, A, T0 + number)
-        store.tick(T0 + 61 * S)
+        asyncio.run(store.tick(T0 + 61 * S))
         assert store.count() == 0
         assert not accepts(store, A, T0 + 5, T0)  # the clock stepped back by a minute
         assert accepts(store, A, T0 + 1200, T0 + 61 * S)
@@ -93,7 +92,7 @@ def test_entries_expire_and_leave_a_barrier_that_a_clock_step_cannot_cross(folde
 def test_what_is_within_the_retention_stays(folder: Path) -> None:
     with opened(folder, retention_s=60.0) as store:
         assert accepts(store, A, T0)
-        store.tick(T0 + 59 * S)
+        asyncio.run(store.tick(T0 + 59 * S))
         assert not accepts(store, A, T0)
 
 
@@ -138,21 +137,24 @@ def test_the_floor_on_disk_is_never_below_an_accepted_nonce(
 
 
 _RACER = """
+import asyncio
 import sys
 from pathlib import Path
 from serving.errors import Refusal
 from serving.nonces import NonceStore, open_store
 folder, key, first, count = Path(sys.argv[1]), bytes.fromhex(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-store = NonceStore(open_store(folder), folder, receiver=bytes(32), retention_s=60.0)
+store = NonceStore(open_store(folder), folder, retention_s=60.0)
 print("ready", flush=True)
 sys.stdin.readline()
 won = []
-for nonce in range(first, first + count):
-    try:
-        store.spend(key, nonce, first)
-    except Refusal:
-        continue
-    won.append(nonce)
+async def race():
+    for nonce in range(first, first + count):
+        try:
+            await store.spend(key, bytes(32), nonce, first)
+        except Refusal:
+            continue
+        won.append(nonce)
+asyncio.run(race())
 print(*won, flush=True)
 sys.stdin.readline()
 """
@@ -190,9 +192,10 @@ def test_two_processes_share_the_store_and_a_kill_loses_nothing(folder: Path) ->
             os.kill(racer.pid, signal.SIGKILL)
             racer.wait()
         prepare_store(folder, T0 + S)
-        with opened(folder, receiver=PublicKey(bytes(32))) as store:
+        with opened(folder) as store:
             assert store.count() == 3000
-            assert not any(accepts(store, A, nonce, T0 + S) for nonce in range(T0, T0 + 3000, 100))
+            nobody = PublicKey(bytes(32))
+            assert not any(accepts(store, A, nonce, T0 + S, nobody) for nonce in range(T0, T0 + 3000, 100))
     finally:
         for racer in racers:
             racer.kill()
@@ -205,7 +208,7 @@ def test_a_process_killed_in_the_middle_of_accepting_blocks_nobody(folder: Path)
     try:
         assert _hear(racer) == "ready"
         _say(racer, "go")
-        with opened(folder, receiver=PublicKey(bytes(32))) as store:
+        with opened(folder) as store:
             end = time.monotonic() + 30
             while store.count() < 1000 and time.monotonic() < end:
                 pass

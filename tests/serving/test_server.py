@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import msgspec
 import psutil
 import pytest
 
@@ -180,8 +179,7 @@ def test_a_taken_port_is_one_clear_line(triton: FakeTritonServer, tmp_path: Path
 
 
 def test_a_config_that_cannot_work_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    good = config_of(tmp_path, "127.0.0.1:1")
-    check(good)
+    check(config_of(tmp_path, "127.0.0.1:1"))
     for change in (
         {"hotkey": "5nonsense"},
         {"deny": ["15oF4uVJwmo4TdGW7VfQxNLavjCXviqxT9S1MgbjMNHr6Sp5"]},
@@ -191,6 +189,6 @@ def test_a_config_that_cannot_work_is_refused_before_anything_starts(tmp_path: P
         {"subnets": [SubnetSpec("tests.serving.tiny:tiny", {"unknown": 1})]},
     ):
         with pytest.raises(UserError) as refused:
-            check(msgspec.structs.replace(good, **change))
+            check(config_of(tmp_path, "127.0.0.1:1", **change))
         assert "\n" not in str(refused.value)
     assert os.listdir(tmp_path) == []
