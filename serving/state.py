@@ -40,6 +40,14 @@ class RouteTable(msgspec.Struct, frozen=True):
     written_at: float
     slots: dict[SlotName, SlotRoute]
 
+    def releases(self) -> list[ReleaseId]:
+        """Every release that it names, the stable ones first."""
+        slots = self.slots.values()
+        names = [slot.stable for slot in slots]
+        names += [slot.canary.release for slot in slots if slot.canary]
+        names += [name for slot in slots for name in (slot.fallback, slot.shadow)]
+        return list(dict.fromkeys(name for name in names if name is not None))
+
 
 class Neuron(msgspec.Struct, frozen=True):
     """One neuron of the subnet as the chain has it."""
@@ -90,6 +98,24 @@ class PriceBook(msgspec.Struct, frozen=True):
     assets: dict[Asset, AssetPrices]
 
 
-def write_state(path: Path, state: RouteTable | NeuronTable | PriceBook) -> None:
+class Pause(msgspec.Struct, frozen=True):
+    """``pause.json``: while it is there, every request is answered 503."""
+
+    reason: str
+    since: float
+    """Wall time, unix s."""
+
+
+def read_pause(path: Path) -> Pause | None:
+    """The pause in force, if any; a file that cannot be read is one too, for only a pause puts it there."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Pause)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):  # msgspec's errors are ValueErrors
+        return Pause(f"{path.name} cannot be read", 0.0)
+
+
+def write_state(path: Path, state: RouteTable | NeuronTable | PriceBook | Pause) -> None:
     """Replace a state file atomically."""
     replace_file(path, msgspec.json.encode(state))
