@@ -87,7 +87,13 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after which /readyz calls the file stale; what a stale price means is the subnet's business."""
 
     traffic_disk_cap: int = 2_000_000_000
-    """Bytes; above it the oldest bodies are dropped, digests stay."""
+    """Bytes; above it shipped segments go, then the oldest bodies; digests stay until they are shipped."""
+    traffic_keep_s: float = 14 * 86400.0
+    """How long shipped records stay on this disk."""
+    traffic_ship: bool = True
+    """Whether somebody ships the record; where nobody does, every record goes after `traffic_keep_s`."""
+    traffic_bodies: bool = True
+    """Whether requests and tensors are recorded, without which nothing can be answered again or scored."""
     drain_s: float = 15.0
     """How long SIGTERM waits for what was admitted."""
 

@@ -14,6 +14,7 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from serving.config import GatewayConfig
@@ -33,8 +34,6 @@ class State:
         self.pids: list[int] = []
         self.restarts = 0
         self.draining = False
-        self.traffic_bytes = 0
-        self.bodies_dropped = 0
 
 
 class Readiness:
@@ -122,7 +121,7 @@ class Readiness:
             return False
 
 
-class ParentMetrics:
+class ParentMetrics(Collector):
     """What only the parent knows, as a Prometheus collector."""
 
     def __init__(self, readiness: Readiness) -> None:
@@ -142,26 +141,22 @@ class ParentMetrics:
         yield ages
         yield GaugeMetricFamily("headframe_workers", "Worker processes alive.", value=len(state.pids))
         yield CounterMetricFamily("headframe_worker_restarts", "Workers started again.", value=state.restarts)
-        yield GaugeMetricFamily("headframe_traffic_bytes", "Size of the traffic record.", value=state.traffic_bytes)
-        yield CounterMetricFamily(
-            "headframe_traffic_bodies_dropped",
-            "Records that lost request and tensors to the disk cap; their digests stay.",
-            value=state.bodies_dropped,
-        )
+        yield GaugeMetricFamily("headframe_started_seconds", "When the gateway started, unix s.", value=state.started)
 
 
-def render(folder: Path, readiness: Readiness) -> bytes:
+def render(folder: Path, readiness: Readiness, *more: Collector) -> bytes:
     """All metrics in Prometheus' text format, added up over the workers that live and lived."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]
-    registry.register(ParentMetrics(readiness))
+    for collector in (ParentMetrics(readiness), *more):
+        registry.register(collector)
     return generate_latest(registry)
 
 
 Page = tuple[int, str, bytes]
 
 
-def pages(readiness: Readiness, folder: Path) -> dict[str, Callable[[], Page]]:
+def pages(readiness: Readiness, folder: Path, *more: Collector) -> dict[str, Callable[[], Page]]:
     """What the private port serves, by path: status, content type, body."""
     state = readiness.state
 
@@ -180,7 +175,7 @@ def pages(readiness: Readiness, folder: Path) -> dict[str, Callable[[], Page]]:
         return as_json(200, {"pids": list(state.pids), "restarts": state.restarts, "draining": state.draining})
 
     def metrics() -> Page:
-        return 200, CONTENT_TYPE_LATEST, render(folder, readiness)
+        return 200, CONTENT_TYPE_LATEST, render(folder, readiness, *more)
 
     return {"/healthz": healthz, "/readyz": readyz, "/workers": workers, "/metrics": metrics}
 

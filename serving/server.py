@@ -27,7 +27,8 @@ from serving.errors import UserError
 from serving.miners import check_miners
 from serving.nonces import prepare_store
 from serving.private import Readiness, State, pages, private_server
-from serving.traffic import keep_below
+from serving.retention import Keeper
+from serving.traffic_metrics import TrafficMetrics
 from serving.worker import BACKLOG
 
 BIND_S = 5.0
@@ -36,7 +37,6 @@ TICK_S = 0.05
 STABLE_S = 5.0
 """A worker that lived this long is started again at once; one that did not, after a growing pause."""
 LONGEST_PAUSE_S = 5.0
-TRAFFIC_CHECK_S = 30.0
 RESTARTS_FILE = "worker_restarts"
 """Below the run folder: how often workers were started again, kept over the death of a parent."""
 
@@ -76,16 +76,17 @@ class Parent:
         self.metrics_folder.mkdir(parents=True)
         public = _listen(self.config.bind, self.config.port)
         readiness = Readiness(self.config, self.state)
+        traffic = TrafficMetrics(_keeper(self.config), self.log)
         self._keep_files(readiness)
         try:
             private = private_server(
-                (self.config.private_bind, self.config.private_port), pages(readiness, self.metrics_folder)
+                (self.config.private_bind, self.config.private_port), pages(readiness, self.metrics_folder, traffic)
             )
         except OSError as error:
             public.close()
             raise _taken(self.config.private_bind, self.config.private_port, error) from None
         threading.Thread(target=private.serve_forever, name="private", daemon=True).start()
-        threading.Thread(target=self._hold_traffic, name="traffic", daemon=True).start()
+        traffic.start()
         self.log.info("gateway up", port=self.config.port, private_port=self.config.private_port)
         try:
             while not self._stop:
@@ -172,17 +173,11 @@ class Parent:
                 worker.process.kill()
                 worker.process.wait()
 
-    def _hold_traffic(self) -> None:
-        folder = Path(self.config.traffic)
-        while not self._stop:
-            try:
-                kept = keep_below(folder, self.config.traffic_disk_cap)
-            except OSError as error:
-                self.log.error("the traffic record could not be checked", error=type(error).__name__)
-            else:
-                self.state.traffic_bytes = kept.bytes
-                self.state.bodies_dropped += kept.bodies_dropped
-            time.sleep(TRAFFIC_CHECK_S)
+
+def _keeper(config: GatewayConfig) -> Keeper:
+    return Keeper(
+        Path(config.traffic), cap_bytes=config.traffic_disk_cap, keep_s=config.traffic_keep_s, ship=config.traffic_ship
+    )
 
 
 def _counted(path: Path) -> int:

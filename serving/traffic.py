@@ -11,9 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from serving.clock import replace_file
 from serving.records import TrafficRecord
-from serving.segments import MAGIC_ROWS, SUFFIX, Segment, frame, frames, is_live, segments
+from serving.segments import SUFFIX, Segment, frames, segments
 
 _decoder = msgspec.msgpack.Decoder(TrafficRecord)
 
@@ -21,20 +20,24 @@ _decoder = msgspec.msgpack.Decoder(TrafficRecord)
 class TrafficWriter:
     """Appends records to segment files of this process's own, synced once a second by a thread.
 
-    A segment is closed after `segment_bytes` or `segment_s` seconds, and the next one begun.
+    A segment is closed after `segment_bytes` or `segment_s` seconds, and the next one begun with the next record.
+    Without `bodies`, records are kept without requests and tensors: nothing of them can be answered again.
     """
 
     def __init__(
-        self, folder: Path, *, segment_bytes: int = 16_000_000, segment_s: float = 600.0, sync_s: float = 1.0
-    ) -> None:
+        self, folder: Path, *, segment_bytes: int = 16_000_000, segment_s: float = 600.0, sync_s: float = 1.0,
+        bodies: bool = True,
+    ) -> None:  # fmt: skip
         self.folder = folder
         self.lost = 0
         """Records that could not be written, because the disk was full or read-only."""
+        self._bodies = bodies
         self._segment_bytes = segment_bytes
         self._segment_s = segment_s
         self._encoder = msgspec.msgpack.Encoder()
         self._lock = threading.Lock()
         self._segment: Segment | None = None
+        self._retired: list[Segment] = []
         self._opened = 0.0
         self._count = 0
         self._dirty = False
@@ -44,13 +47,13 @@ class TrafficWriter:
 
     def append(self, record: TrafficRecord) -> bool:
         """Write a record; False, and counted in `lost`, when the disk refused it twice."""
-        payload = self._encoder.encode(record)
+        payload = self._encoder.encode(record if self._bodies else without_body(record))
         with self._lock:
-            for _ in range(2):  # a segment with a torn tail is left behind, and a new one begun
+            for _ in range(2):  # a segment that took no more is left behind, and a new one begun
                 try:
                     self._current().append(payload)
                 except OSError:
-                    self._close()
+                    self._retire()
                 else:
                     self._dirty = True
                     return True
@@ -62,102 +65,83 @@ class TrafficWriter:
         self._stop.set()
         self._thread.join()
         with self._lock:
-            self._close()
+            self._retire()
+            self._close_retired()
 
     def _current(self) -> Segment:
-        segment = self._segment
-        if segment is not None and (
-            segment.size >= self._segment_bytes or time.monotonic() - self._opened >= self._segment_s
-        ):
-            self._close()
-            segment = None
-        if segment is None:
+        if self._segment is not None and (self._segment.size >= self._segment_bytes or self._is_old()):
+            self._retire()
+        if self._segment is None:
             self._count += 1
             name = f"{time.time_ns() // 1_000_000:013d}-{os.getpid()}-{self._count:06d}{SUFFIX}"
-            segment = self._segment = Segment(self.folder / name)
+            self._segment = Segment(self.folder / name)
             self._opened = time.monotonic()
-        return segment
+        return self._segment
 
-    def _close(self) -> None:
+    def _is_old(self) -> bool:
+        return time.monotonic() - self._opened >= self._segment_s
+
+    def _retire(self) -> None:
+        """Begin no more frames in the segment; the thread closes it, since that waits for the disk."""
         if self._segment is not None:
-            with contextlib.suppress(OSError):
-                self._segment.close()
+            self._retired.append(self._segment)
+            if self._segment.is_empty:  # the disk is full: closing it is quick, and leaves no file
+                self._close_retired()
         self._segment = None
         self._dirty = False
+
+    def _close_retired(self) -> None:
+        while self._retired:
+            with contextlib.suppress(OSError):
+                self._retired.pop().close()
 
     def _keep_synced(self, every_s: float) -> None:
         while not self._stop.wait(every_s):
             with self._lock:
-                segment, dirty = self._segment, self._dirty
+                if self._segment is not None and self._is_old():  # no record came to end it
+                    self._retire()
+                segment = self._segment if self._dirty else None
                 self._dirty = False
-            if segment is not None and dirty:
-                with contextlib.suppress(OSError):  # closed meanwhile: closing syncs too
+            if segment is not None:
+                with contextlib.suppress(OSError):
                     segment.sync()
+            self._close_retired()
+
+
+def without_body(record: TrafficRecord) -> TrafficRecord:
+    """The digest row of a record: all but its request and tensors."""
+    return msgspec.structs.replace(record, request=b"", given=b"", tensors={})
+
+
+def has_body(record: TrafficRecord) -> bool:
+    """Whether a record still holds its request or tensors."""
+    return bool(record.request or record.tensors)
+
+
+def decode_record(payload: bytes) -> TrafficRecord:
+    """A record from its frame; raises msgspec.DecodeError."""
+    return _decoder.decode(payload)
+
+
+def read_segment(path: Path) -> list[TrafficRecord]:
+    """Whole records of one segment, in the order written; one that does not decode is passed over. Raises OSError."""
+    found = []
+    for payload in frames(path.read_bytes()):
+        with contextlib.suppress(msgspec.DecodeError):
+            found.append(decode_record(payload))
+    return found
 
 
 def read_records(folder: Path, since: float = 0.0) -> Iterator[TrafficRecord]:
-    """Records that arrived at or after `since` (wall time, unix s), segment by segment, oldest segment first.
+    """Records on this disk that arrived at or after `since` (wall time, unix s), oldest segment first.
 
-    A torn tail ends its segment and no more; a record that does not decode is passed over.
+    A torn tail ends its segment and no more. `infra.traffic.records` adds those that were shipped and removed.
     """
     for path in segments(folder):
         try:
             if path.stat().st_mtime < since:
                 continue
-            data = path.read_bytes()
-        except FileNotFoundError:  # replaced or removed meanwhile
+            found = read_segment(path)
+        except FileNotFoundError:  # removed meanwhile
             continue
-        for payload in frames(data):
-            try:
-                record = _decoder.decode(payload)
-            except msgspec.DecodeError:
-                continue
-            if record.at >= since:
-                yield record
-
-
-class Kept(msgspec.Struct, frozen=True):
-    """What `keep_below` found and did."""
-
-    bytes: int
-    """On disk afterwards."""
-    bodies_dropped: int
-    """Records whose request and tensors were dropped in this pass; their digests stay."""
-
-
-def keep_below(folder: Path, cap_bytes: int) -> Kept:
-    """Hold the record below `cap_bytes`: the oldest bodies go first, digest rows stay, and what went is counted.
-
-    Live segments are not touched. One process of a box calls it.
-    """
-    paths = segments(folder)
-    sizes = {path: path.stat().st_size for path in paths if path.exists()}
-    total, dropped = sum(sizes.values()), 0
-    for path in paths:
-        if total <= cap_bytes:
-            break
-        if path not in sizes or is_live(path):
-            continue
-        before = sizes[path]
-        dropped += _drop_bodies(path)
-        total += path.stat().st_size - before
-    return Kept(bytes=total, bodies_dropped=dropped)
-
-
-def _drop_bodies(path: Path) -> int:
-    """Rewrite a closed segment without requests and tensors; the number of records that lost theirs."""
-    with path.open("rb") as file:
-        if file.read(len(MAGIC_ROWS)) == MAGIC_ROWS:
-            return 0
-    kept, dropped = [MAGIC_ROWS], 0
-    for payload in frames(path.read_bytes()):
-        try:
-            record = _decoder.decode(payload)
-        except msgspec.DecodeError:
-            continue
-        dropped += bool(record.request or record.tensors)
-        kept.append(frame(msgspec.msgpack.encode(msgspec.structs.replace(record, request=b"", tensors={}))))
-    times = path.stat()
-    replace_file(path, b"".join(kept))
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # read_records skips by time
-    return dropped
+        yield from (record for record in found if record.at >= since)

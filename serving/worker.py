@@ -57,7 +57,7 @@ def build(config: GatewayConfig, log: Any, connect: Connect = Triton) -> tuple[G
     """The gateway of one worker, and its Triton client, which the caller closes; needs a running event loop."""
     miners = miners_of(config)
     env = open_store(Path(config.nonces))
-    traffic = TrafficWriter(Path(config.traffic))
+    traffic = TrafficWriter(Path(config.traffic), bodies=config.traffic_bodies)
     metrics = Metrics()
     triton = connect(config.triton)
     answerer = Answerer(
