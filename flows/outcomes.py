@@ -209,7 +209,8 @@ def _row(triton: Triton, ready: set[str], answer: _Answered, truth: npt.NDArray[
     if answer_digest(outputs) != record.answer_digest:
         return "mismatches"
     prompt = grid_of(answer.task.slot).prompt
-    score = prompt_score(route_of(answer.task.slot).answer(answer.task, outputs), truth, prompt)
+    paths = np.asarray(route_of(answer.task.slot).answer(answer.task, outputs))
+    score = prompt_score(paths, truth, prompt)
     if score.n_terms == 0:
         return "without_prices"
     return {

@@ -42,12 +42,12 @@ class Trial:
         """Ask a release; a failure of the model is a fault of the answer."""
         try:
             outputs = self.triton.infer(release_id, asked.inputs.tensors, timeout_s=self.deadline_s)
-            paths: FloatArray = asked.route.answer(asked.task, outputs)
+            answer = asked.route.answer(asked.task, outputs)
         except TritonError as error:
             if not self.triton.ready():
                 raise
             return Answer(np.empty((0, 0)), str(error))
-        return Answer(paths, asked.route.check(asked.task, paths))
+        return Answer(np.asarray(answer, dtype=np.float64), asked.route.check(asked.task, answer))
 
 
 def side_by_side(work: Callable[[A], B], items: Sequence[A], what: str, progress: Progress) -> list[B]:

@@ -21,7 +21,7 @@ from serving.state import PriceBook
 from serving.subnets.base import Inputs, Route, Task, Tensors
 from serving.traffic import TrafficWriter
 from serving.triton import ReleaseFault, ReleaseMissing, ServerDown, TooLate
-from serving.types import ReleaseId
+from serving.types import Body, ReleaseId
 
 FIRST_WAIT_S = 0.02
 LONGEST_WAIT_S = 0.25
@@ -40,7 +40,7 @@ class Infers(Protocol):
 class Tried(NamedTuple):
     """What became of one release's outputs."""
 
-    body: bytes | None
+    body: Body | None
     """The reply, None when the answer is not valid."""
     code: str
     """``ok``, ``invalid`` or ``error``."""
@@ -63,7 +63,7 @@ class Answerer:
         self._shadow_limit = shadows
         self._shadows: set[asyncio.Task[None]] = set()
 
-    async def answer(self, call: Call, route: Route, task: Task) -> bytes:
+    async def answer(self, call: Call, route: Route, task: Task) -> Body:
         """The body of a 200 for `call`, which then knows seed, inputs, role and release.
 
         Raises Refusal: 503 when no release can answer in time or an input is missing, 500 when every release's
@@ -86,7 +86,7 @@ class Answerer:
 
     async def _one_round(
         self, call: Call, route: Route, task: Task, inputs: Inputs, failed: set[ReleaseId]
-    ) -> bytes | None:
+    ) -> Body | None:
         """Ask each release that has not failed yet, once; None when another round may do better."""
         tries = candidates(self.routes.slot(task.slot), task.slot, call.caller.hotkey, task.canonical)
         for role, release in tries:

@@ -21,3 +21,6 @@ UnixSeconds = NewType("UnixSeconds", float)
 """Seconds since 1970-01-01T00:00:00Z."""
 AlphaRao = NewType("AlphaRao", int)
 Rao = NewType("Rao", int)
+
+Body = bytes | memoryview
+"""The bytes of a reply; a view where they lie in an array already, since a large one is not worth a copy."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from serving.errors import Refusal
 from serving.state import PriceBook
-from serving.types import NetUid, Seconds, SlotName, UnixSeconds
+from serving.types import Body, NetUid, Seconds, SlotName, UnixSeconds
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 """Triton tensors by name, batch dimension (of 1) included."""
@@ -67,14 +67,14 @@ class Route(Protocol):
         ...
 
     def answer(self, task: Task, outputs: Tensors) -> Any:
-        """The subnet's answer from the model's tensors, JSON-able (numpy arrays allowed)."""
+        """The subnet's answer from the model's tensors, in whatever form `check` and `reply` read fastest."""
         ...
 
     def check(self, task: Task, answer: Any) -> str | None:
         """The validator's own validity rules: None when valid, else the reason."""
         ...
 
-    def reply(self, task: Task, answer: Any, *, legacy: bool) -> bytes:
+    def reply(self, task: Task, answer: Any, *, legacy: bool) -> Body:
         """The JSON body of a 200: inputs echoed for a legacy caller, outputs alone otherwise."""
         ...
 
@@ -88,4 +88,4 @@ class Subnet(Protocol):
     routes: Sequence[Route]
 
 
-__all__ = ["Inputs", "Refusal", "Route", "Subnet", "Task", "Tensors"]
+__all__ = ["Body", "Inputs", "Refusal", "Route", "Subnet", "Task", "Tensors"]

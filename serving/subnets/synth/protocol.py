@@ -14,10 +14,12 @@ import orjson
 
 from serving.errors import Refusal
 from serving.state import AssetPrices, Points, PriceBook
-from serving.subnets.base import Inputs, Route, Subnet, Task, Tensors
+from serving.subnets.base import Body, Inputs, Route, Subnet, Task, Tensors
 from serving.subnets.synth.digits import FloatArray, round_prices
+from serving.subnets.synth.encoder import encode
 from serving.subnets.synth.request import Request, parse
 from serving.subnets.synth.rules import MAX_TIMEOUT, NETUID, PROMPTS
+from serving.subnets.synth.ticks import Ticks, to_ticks
 from serving.subnets.synth.validity import fault
 from serving.types import NetUid, Seconds, SlotName, UnixSeconds
 
@@ -90,25 +92,29 @@ class Simulation:
         }  # fmt: skip
         return known, recorded
 
-    def answer(self, task: Task, outputs: Tensors) -> FloatArray:
-        """Paths (num_simulations, points) float64, rounded by the digit rule; a wrong shape is left for `check`."""
+    def answer(self, task: Task, outputs: Tensors) -> Ticks | FloatArray:
+        """Paths (num_simulations, points) rounded by the digit rule; a wrong shape is left for `check`.
+
+        As ticks, or as float64 where some price is too small, too large or not finite. `np.asarray` gives the prices.
+        """
         paths: npt.NDArray[Any] = np.asarray(outputs.get("PATHS", np.empty((1, 0, 0))))
         if paths.dtype.kind != "f" or paths.ndim == 0:
             return np.empty((0, 0))
-        return round_prices(paths[0] if paths.ndim == 3 and paths.shape[0] == 1 else paths)
+        paths = paths[0] if paths.ndim == 3 and paths.shape[0] == 1 else paths
+        return to_ticks(paths) or round_prices(paths)
 
     def check(self, task: Task, answer: Any) -> str | None:
         """The validator's own validity rules, and every price finite and positive: None when valid, else the reason."""
         return fault(task.request, answer)
 
-    def reply(self, task: Task, answer: Any, *, legacy: bool) -> bytes:
+    def reply(self, task: Task, answer: Any, *, legacy: bool) -> Body:
         """``{"simulation_output": [start, increment, path, ...]}``, with the input before it for a legacy caller."""
         request: Request = task.request
-        paths = orjson.dumps(np.ascontiguousarray(answer), option=orjson.OPT_SERIALIZE_NUMPY)
-        output = b'"simulation_output":[%d,%d,%b}' % (request.start, request.input.time_increment, paths[1:])
-        if not legacy:
-            return b"{" + output
-        return b'{"simulation_input":%b,%b' % (msgspec.json.encode(request.input), output)
+        echo = b'"simulation_input":%b,' % msgspec.json.encode(request.input) if legacy else b""
+        before = b'{%b"simulation_output":[%d,%d,' % (echo, request.start, request.input.time_increment)
+        if isinstance(answer, Ticks):
+            return encode(answer, before, b"]}")
+        return before + orjson.dumps(np.ascontiguousarray(answer), option=orjson.OPT_SERIALIZE_NUMPY)[1:] + b"}"
 
 
 def history_tensor(history: Points | None, spot: float, start: int) -> npt.NDArray[np.float32]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from serving.subnets.synth.digits import FloatArray, fits, too_long
 from serving.subnets.synth.request import Request
+from serving.subnets.synth.ticks import Ticks
 
 CORRECT = "CORRECT"
 
@@ -99,14 +100,18 @@ def _plain(paths: FloatArray) -> bool:
     return bool(low >= 1e-4 and high < 1e7) and not too_long(paths).any()
 
 
-def fault(request: Request, paths: npt.NDArray[Any]) -> str | None:
-    """Why our own answer must not leave, or None: the validator's rules on an array, and more.
+def fault(request: Request, paths: npt.NDArray[Any] | Ticks) -> str | None:
+    """Why our own answer must not leave, or None: the validator's rules on prices (n, points), and more.
 
     Every price must be finite, or it cannot be sent, and positive: an exact 0 makes the whole prompt count as invalid.
     """
     wanted = (request.input.num_simulations, request.points)
     if paths.shape != wanted:
         return f"paths have shape {paths.shape} instead of {wanted}"
+    return paths.fault() if isinstance(paths, Ticks) else _array_fault(paths)
+
+
+def _array_fault(paths: npt.NDArray[Any]) -> str | None:
     if paths.dtype != np.float64:
         return f"prices are {paths.dtype} instead of float64"
     if not np.isfinite(paths).all():

@@ -65,7 +65,7 @@ class Gateway:
         (route,) = SYNTH.routes
         try:
             task = route.parse(json.loads(asked.body), UnixSeconds(0.0))
-            status, body = 200, route.reply(task, self.answer(task), legacy=legacy)
+            status, body = 200, bytes(route.reply(task, self.answer(task), legacy=legacy))
         except Refusal as refusal:
             status, body = refusal.status, json.dumps({"message": refusal.message}).encode()
         if legacy:
@@ -106,4 +106,4 @@ def walk(task: Task, sigma: float = 1e-3, spot: float = 100.5) -> Any:
     draws = np.random.default_rng(seed_of(task.slot, task.canonical))
     steps = draws.normal(0, sigma, (request.input.num_simulations, request.points)).cumsum(axis=1)
     steps[:, 0] = 0
-    return route.answer(task, {"PATHS": (spot * np.exp(steps)).astype(np.float32)[np.newaxis]})
+    return np.asarray(route.answer(task, {"PATHS": (spot * np.exp(steps)).astype(np.float32)[np.newaxis]}))

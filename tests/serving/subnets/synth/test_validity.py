@@ -69,7 +69,7 @@ def test_our_check_agrees_on_every_answer_that_is_an_array(case: dict[str, Any])
 
 def _sent(asked: Request, paths: Any) -> Any:
     (route,) = SYNTH.routes
-    body = route.reply(Task(asked.slot, asked, b""), paths, legacy=False)
+    body = bytes(route.reply(Task(asked.slot, asked, b""), paths, legacy=False))
     return json.loads(body)["simulation_output"]
 
 
