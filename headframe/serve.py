@@ -75,7 +75,10 @@ def gateway_config(settings: Settings, *, workers: int | None = None) -> Gateway
         requests_per_s=gateway.requests_per_s,
         burst=gateway.burst,
         prices_max_age=gateway.price_max_age,
-        traffic_disk_cap=gateway.traffic_disk_cap,
+        traffic_disk_cap=settings.traffic.disk_cap,
+        traffic_keep_s=settings.traffic.keep_days * 86400.0,
+        traffic_ship=settings.traffic.ship,
+        traffic_bodies=settings.traffic.bodies,
     )
 
 

@@ -78,8 +78,21 @@ class Gateway(_Part):
     """Profile ``local`` only: the dev key whose public key is the miner's hotkey."""
     price_max_age: float = 600.0
     """Seconds; in ``local`` an older price is used and marked stale_price."""
-    traffic_disk_cap: int = 2_000_000_000
-    """Bytes."""
+
+
+class Traffic(_Part):
+    """The traffic record: what is kept of each answered request, where and how long."""
+
+    bodies: bool = True
+    """Keep requests and tensors, without which nothing can be answered again or scored."""
+    disk_cap: int = Field(default=2_000_000_000, ge=0)
+    """Bytes on this disk; above it shipped segments go, then the oldest bodies; digest rows stay until shipped."""
+    keep_days: float = Field(default=14.0, gt=0)
+    """How long shipped records stay on this disk."""
+    ship: bool = True
+    """Ship closed segments to the object store as Parquet; without it, records go after `keep_days`."""
+    s3_keep_days: int = Field(default=0, ge=0)
+    """How long shipped records stay in the object store; 0 is for ever."""
 
 
 class Prices(_Part):
@@ -118,6 +131,7 @@ class Settings(BaseSettings):
     s3: S3 = S3()
     gateway: Gateway = Gateway()
     prices: Prices = Prices()
+    traffic: Traffic = Traffic()
     ledger_url: str = ""
     """SQLAlchemy URL; empty means SQLite below home."""
     mlflow_url: str = ""
