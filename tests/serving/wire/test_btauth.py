@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from serving.errors import Refusal
-from serving.types import Hotkey, Seconds
+from serving.types import Hotkey
 from serving.wire.btauth import message, read_claim
 from serving.wire.head import Head
+from tests.serving.wire.judged import Rules
 
 DATA = Path(__file__).parents[2] / "data"
 VECTORS = json.loads((DATA / "btauth_vectors.json").read_text())
@@ -40,7 +41,7 @@ def verdict(case: dict[str, Any]) -> Refusal | None:
     head = Head(request["method"], target.partition(b"?")[0], target, fields)
     try:
         claim = read_claim(head, Hotkey(server["self_hotkey_ss58"]))
-        claim.check_fresh(int(server["now_ns"]), Seconds(60.0))
+        claim.check_fresh(int(server["now_ns"]), Rules())
         claim.check_signature(head, base64.b64decode(request["body_b64"]))
     except Refusal as refused:
         return refused
@@ -93,7 +94,7 @@ def test_the_published_fixture(vector: dict[str, Any]) -> None:
         headers[b"x-bittensor-crypto"] = vector["crypto_header"].encode()
     head = Head("POST", b"/generate", fixture["request_target"].encode(), headers)
     claim = read_claim(head, Hotkey(fixture["receiver_ss58"]))
-    claim.check_fresh(int(fixture["nonce_ns"]), Seconds(60.0))
+    claim.check_fresh(int(fixture["nonce_ns"]), Rules())
     claim.check_signature(head, body)
     with pytest.raises(Refusal):
         claim.check_signature(head, body + b" ")

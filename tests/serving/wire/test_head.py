@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from serving.errors import Refusal
-from serving.wire.claim import dialect_of
+from serving.types import Hotkey
+from serving.wire.claim import dialect_of, reads_bt_headers, receiver_named
+from serving.wire.dialects import claims
 from serving.wire.head import MAX_BYTES, MAX_FIELDS, Head, read_head
 
 
@@ -62,7 +64,11 @@ def test_a_header_that_is_read_must_be_ascii() -> None:
         ((b"x-bittensor-signature", b"bt_header_dendrite_signature"), 400),
         ((b"x-bittensor-signature", b"epistula-request-signature"), 400),
         ((b"bt_header_dendrite_signature", b"body-signature"), 400),
-        ((b"epistula-request-signature",), 401),
+        ((b"epistula-request-signature",), "epistula"),
+        ((b"epistula-request-signature", b"epistula-secret-signature-0"), "epistula"),
+        ((b"epistula-request-signature", b"body-signature"), 400),
+        ((b"body-signature",), 401),
+        ((b"x-epistula-signature",), 401),
         ((b"bt_header_dendrite_hotkey", b"x-bittensor-hotkey"), 401),
         ((), 401),
     ],
@@ -75,3 +81,44 @@ def test_the_dialect_is_the_signature_that_is_there(names: tuple[bytes, ...], ex
     with pytest.raises(Refusal) as caught:
         dialect_of(head)
     assert caught.value.status == expected
+
+
+@pytest.mark.parametrize("name", [b"body-signature", b"x-epistula-signature"])
+def test_the_kin_of_epistula_are_told_so(name: bytes) -> None:
+    with pytest.raises(Refusal) as caught:
+        dialect_of(Head("POST", b"/X", b"/X", {name: b""}))
+    assert (caught.value.status, caught.value.code) == (401, "dialect_unknown")
+
+
+def test_epistula_is_off_until_it_is_switched_on() -> None:
+    head = Head("POST", b"/X", b"/X", {b"epistula-request-signature": b""})
+    codes = []
+    for on in (False, True):
+        with pytest.raises(Refusal) as caught:
+            claims(epistula_on=on)["epistula"](head, Hotkey("us"))
+        codes.append((caught.value.status, caught.value.code))
+    assert codes == [(401, "dialect_off"), (400, "missing_header")]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ((b"bt_header_dendrite_signature",), True),
+        ((b"accept", b"bt_header_dendrite_hotkey"), True),  # unsigned, and a Dendrite's all the same
+        ((b"bt_header_axon_hotkey", b"timeout"), False),
+        ((b"bt_header_dendrite_signature", b"x-bittensor-signature"), False),
+        ((b"x-bittensor-hotkey", b"bt_header_dendrite_signature"), False),
+        ((b"bt_header_dendrite_signature", b"epistula-version"), False),
+        ((b"bt_header_dendrite_signature", b"body-signature"), False),
+        ((), False),
+    ],
+)
+def test_bt_headers_go_only_to_who_is_nothing_but_a_dendrite(names: tuple[bytes, ...], *, expected: bool) -> None:
+    assert reads_bt_headers(names) is expected
+
+
+def test_a_request_names_its_receiver_in_each_dialect() -> None:
+    fields = {b"bt_header_axon_hotkey": b"a", b"x-bittensor-receiver": b"b", b"epistula-signed-for": b"c"}
+    head = Head("POST", b"/X", b"/X", fields)
+    assert [receiver_named(dialect, head) for dialect in ("legacy", "btauth", "epistula")] == ["a", "b", "c"]
+    assert receiver_named("btauth", Head("POST", b"/X", b"/X", {})) is None

@@ -27,7 +27,7 @@ def test_a_refusal_says_when_to_come_back_and_when_the_connection_closes() -> No
 @given(st.text(), st.sampled_from(["legacy", "btauth", None]))
 def test_no_text_breaks_a_reply(text: str, dialect: object) -> None:
     answer = refusal(dialect, Refusal(400, "x", text), 0.1)  # type: ignore[arg-type]
-    message = json.loads(answer.body)["message"]
+    message = json.loads(bytes(answer.body))["message"]
     assert message == plain(text)
     assert message.isascii()
     assert len(message) <= 200
