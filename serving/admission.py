@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from bisect import insort
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from bisect import bisect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil
 
 import lmdb
 
 from serving.errors import Refusal
+from serving.estimate import ServiceTimes
+from serving.types import SlotName
 from serving.wire.keys import PublicKey
 
+LONGEST_RETRY_S = 60
 _U64 = struct.Struct(">Q")
 
 
@@ -52,23 +54,28 @@ class _Waiter:
     """Best first: more stake, then the earlier deadline, then the earlier arrival."""
 
     rank: tuple[float, float, int]
+    start_by: float = field(compare=False)
+    """After this an answer would come too late."""
     place: asyncio.Future[None] = field(compare=False)
 
 
 class Admission:
     """A bounded number of requests in Triton, and a bounded queue of those that wait, ordered by stake and deadline.
 
-    When the queue is full the least of all, the newcomer included, is refused at once (503). Whoever waits is let in or
-    refused before its deadline. Deadlines are `time.monotonic` seconds.
+    When the queue is full the least of all, the newcomer included, is refused at once (503). So is whoever could not be
+    answered before its deadline, by what answers took of late, behind those who go first; where nothing is known of
+    that, nobody is refused for it. Whoever waits is let in or refused before its deadline. Deadlines are
+    `time.monotonic` seconds. Whoever entered must `leave`.
     """
 
     def __init__(
-        self, *, in_flight: int, waiting: int, retry_after: int = 2, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+        self, *, in_flight: int, waiting: int, times: ServiceTimes | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self.in_flight = 0
+        self.times = times or ServiceTimes(clock=clock)
         self._limit = in_flight
         self._cap = waiting
-        self._retry_after = retry_after
         self._clock = clock
         self._queue: list[_Waiter] = []
         self._arrivals = 0
@@ -83,33 +90,36 @@ class Admission:
         """Whether a newcomer would have to wait."""
         return self.in_flight >= self._limit
 
-    @asynccontextmanager
-    async def enter(self, *, stake: float, deadline: float) -> AsyncIterator[None]:
-        """Hold a place in Triton; raises Refusal (503) when there is none to be had in time."""
-        if self._clock() >= deadline:
+    async def enter(self, *, slot: SlotName, stake: float, deadline: float) -> None:
+        """Take a place in Triton; raises Refusal (503) when there is none to be had in time."""
+        start_by = deadline - (self.times.of(slot) or 0.0)
+        if self._clock() >= start_by:
             raise self._too_late()
         if self.busy:
-            await self._wait(stake, deadline)  # the place of whoever leaves is handed over, not freed
+            await self._wait(stake, deadline, start_by)  # the place of whoever leaves is handed over, not freed
         else:
             self.in_flight += 1
-        try:
-            yield
-        finally:
-            self._leave()
 
-    async def _wait(self, stake: float, deadline: float) -> None:
+    def leave(self) -> None:
+        """Give the place to the first in the queue who can still be answered in time, or free it."""
+        while self._queue:
+            waiter = self._queue.pop(0)
+            if waiter.place.done():
+                continue
+            if self._clock() < waiter.start_by:
+                waiter.place.set_result(None)
+                return
+            waiter.place.set_exception(self._too_late())
+        self.in_flight -= 1
+
+    async def _wait(self, stake: float, deadline: float, start_by: float) -> None:
         self._arrivals += 1
-        waiter = _Waiter((-stake, deadline, self._arrivals), asyncio.get_running_loop().create_future())
-        if len(self._queue) >= self._cap:
-            least = self._queue[-1] if self._queue else None
-            if least is None or least < waiter:
-                raise self._full()
-            self._queue.pop()
-            least.place.set_exception(self._full())
-        insort(self._queue, waiter)
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter((-stake, deadline, self._arrivals), start_by, place)
+        self._join(waiter)
         try:
-            async with asyncio.timeout(deadline - self._clock()):
-                await waiter.place
+            async with asyncio.timeout(start_by - self._clock()):
+                await place
         except TimeoutError:
             self._withdraw(waiter)
             raise self._too_late() from None
@@ -117,22 +127,33 @@ class Admission:
             self._withdraw(waiter)
             raise
 
+    def _join(self, waiter: _Waiter) -> None:
+        """Into the queue, at somebody's cost if it is full; raises Refusal where that is the newcomer's own."""
+        ahead = bisect(self._queue, waiter)
+        if self._clock() + self._wait_s(ahead) > waiter.start_by:
+            raise self._too_late()
+        if len(self._queue) >= self._cap:
+            if ahead == len(self._queue):
+                raise self._full()
+            self._queue.pop().place.set_exception(self._full())
+        self._queue.insert(ahead, waiter)
+
     def _withdraw(self, waiter: _Waiter) -> None:
         if waiter in self._queue:
             self._queue.remove(waiter)
         elif waiter.place.done() and not waiter.place.cancelled() and waiter.place.exception() is None:
-            self._leave()  # it was given a place in the same breath
+            self.leave()  # it was given a place in the same breath
 
-    def _leave(self) -> None:
-        while self._queue:
-            waiter = self._queue.pop(0)
-            if not waiter.place.done():
-                waiter.place.set_result(None)
-                return
-        self.in_flight -= 1
+    def _wait_s(self, ahead: int) -> float:
+        """Seconds until whoever has `ahead` others before it gets a place; 0 where nothing is known."""
+        return (ahead + 1) * (self.times.of_any() or 0.0) / self._limit
+
+    def _retry_after(self) -> int:
+        return max(1, min(LONGEST_RETRY_S, ceil(self._wait_s(len(self._queue)))))
 
     def _full(self) -> Refusal:
-        return Refusal(503, "queue_full", "more requests than this miner can take now", retry_after=self._retry_after)
+        text = "more requests than this miner can take now"
+        return Refusal(503, "queue_full", text, retry_after=self._retry_after())
 
     def _too_late(self) -> Refusal:
-        return Refusal(503, "too_late", "no answer can be ready in time", retry_after=self._retry_after)
+        return Refusal(503, "too_late", "no answer can be ready in time", retry_after=self._retry_after())

@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
+from collections import Counter
 from typing import NamedTuple, Protocol
 
+from serving.breaker import Breakers
 from serving.call import Call, answer_digest, answer_seed
 from serving.errors import Refusal
+from serving.estimate import ServiceTimes
 from serving.files import StateFile
 from serving.metrics import Metrics
 from serving.records import Role
@@ -53,15 +56,25 @@ class Answerer:
 
     def __init__(
         self, *, routes: RouteReader, prices: StateFile[PriceBook], triton: Infers, traffic: TrafficWriter,
-        metrics: Metrics, shadows: int,
+        metrics: Metrics, shadows: int, times: ServiceTimes | None = None, breakers: Breakers | None = None,
     ) -> None:  # fmt: skip
         self.routes = routes
         self.prices = prices
+        self.times = times or ServiceTimes()
+        self.breakers = breakers or Breakers()
         self._triton = triton
         self._traffic = traffic
         self._metrics = metrics
         self._shadow_limit = shadows
         self._shadows: set[asyncio.Task[None]] = set()
+        self.in_flight: Counter[ReleaseId] = Counter()
+        """Calls by the release that Triton is answering them with now, shadow copies included."""
+
+    def check(self, task: Task) -> None:
+        """Raise Refusal (503) when no release can be asked now, before anybody waits for one."""
+        slot = self.routes.slot(task.slot)
+        named = (slot.stable, slot.canary.release if slot.canary else None, slot.fallback)
+        self.breakers.check(release for release in named if release is not None)
 
     async def answer(self, call: Call, route: Route, task: Task) -> Body:
         """The body of a 200 for `call`, which then knows seed, inputs, role and release.
@@ -72,13 +85,20 @@ class Answerer:
         call.seed = answer_seed(task)
         call.inputs = route.inputs(task, call.seed, self.prices.get(), call.subnet_at)
         call.stages.mark("inputs")
+        with self.breakers.server.asking():
+            return await self._rounds(call, route, task, call.inputs)
+
+    async def _rounds(self, call: Call, route: Route, task: Task, inputs: Inputs) -> Body:
+        """Ask the releases again and again, until one answers or no time is left."""
+        began = time.monotonic()
         failed: set[ReleaseId] = set()
         wait_s = FIRST_WAIT_S
         while True:
-            body = await self._one_round(call, route, task, call.inputs, failed)
+            body = await self._one_round(call, route, task, inputs, failed)
             if body is not None:
                 return body
             if call.left_s() <= wait_s:
+                self.breakers.away(time.monotonic() - began)
                 raise Refusal(503, "model_away", "the model is not there to answer in time", retry_after=5)
             await asyncio.sleep(wait_s)
             call.stages.mark("wait")
@@ -89,39 +109,57 @@ class Answerer:
     ) -> Body | None:
         """Ask each release that has not failed yet, once; None when another round may do better."""
         tries = candidates(self.routes.slot(task.slot), task.slot, call.caller.hotkey, task.canonical)
+        self.breakers.check(release for _, release in tries if release not in failed)
         for role, release in tries:
-            if release in failed:
+            if release in failed or self.breakers.of(release).wait_s():
                 continue
+            began = time.monotonic()
             try:
-                outputs = await self._triton.infer(
-                    release, inputs.tensors, priority=call.caller.priority, timeout_s=call.left_s()
-                )
+                with self.breakers.of(release).asking():
+                    outputs = await self._infer(
+                        release, inputs.tensors, priority=call.caller.priority, timeout_s=call.left_s()
+                    )
             except ReleaseMissing:
+                self.breakers.server.good()  # it says so itself
                 continue
             except ServerDown:
                 break
             except TooLate:
+                self.breakers.late(release, time.monotonic() - began, self.times.of(task.slot))
+                self.times.late(task.slot, time.monotonic() - began)
                 call.role, call.release = role, release  # whose fault it was stands in the record
                 self._metrics.release(task.slot, release, role, "late")
                 raise Refusal(503, "too_late", "the model did not answer in time", retry_after=5) from None
             except ReleaseFault as fault:
+                self.breakers.good(release)
                 self._fault(call, task, role, release, Tried(None, "error", str(fault)[:500], ""))
                 failed.add(release)
                 continue
             finally:
                 call.stages.mark("triton")
+            self.breakers.good(release)
             tried = try_answer(route, task, outputs, legacy=call.dialect == "legacy")
             call.stages.mark("answer")
             if tried.body is not None:
                 call.role, call.release, call.digest = role, release, tried.digest
                 call.answer_bytes, call.answer_crc = len(tried.body), zlib.crc32(tried.body)
                 self._metrics.release(task.slot, release, role, "ok")
+                self.times.learn(task.slot, time.monotonic() - began)
                 return tried.body
             self._fault(call, task, role, release, tried)
             failed.add(release)
         if all(release in failed for _, release in tries):
             raise Refusal(500, "no_valid_answer", "the model gave no valid answer")
         return None
+
+    async def _infer(self, release: ReleaseId, tensors: Tensors, *, priority: int, timeout_s: float) -> Tensors:
+        self.in_flight[release] += 1
+        try:
+            return await self._triton.infer(release, tensors, priority=priority, timeout_s=timeout_s)
+        finally:
+            self.in_flight[release] -= 1
+            if not self.in_flight[release]:
+                del self.in_flight[release]
 
     def _fault(self, call: Call, task: Task, role: Role, release: ReleaseId, tried: Tried) -> None:
         """Count a fault against the release and keep its evidence."""
@@ -140,7 +178,7 @@ class Answerer:
         release = self.routes.slot(task.slot).shadow
         if release is None or release == call.release or call.inputs is None:
             return
-        if busy or len(self._shadows) >= self._shadow_limit:
+        if busy or len(self._shadows) >= self._shadow_limit or not self.breakers.closed(release):
             self._metrics.release(task.slot, release, "shadow", "dropped")
             return
         running = asyncio.get_running_loop().create_task(self._shadow(call, route, task, call.inputs, release))
@@ -150,9 +188,7 @@ class Answerer:
     async def _shadow(self, call: Call, route: Route, task: Task, inputs: Inputs, release: ReleaseId) -> None:
         began, took = time.perf_counter(), 0.0
         try:
-            outputs = await self._triton.infer(
-                release, inputs.tensors, priority=LEAST_PRIORITY, timeout_s=SHADOW_TIMEOUT_S
-            )
+            outputs = await self._infer(release, inputs.tensors, priority=LEAST_PRIORITY, timeout_s=SHADOW_TIMEOUT_S)
         except ReleaseFault as fault:
             tried = Tried(None, "error", str(fault)[:500], "")
         except (ReleaseMissing, ServerDown, TooLate):

@@ -6,14 +6,17 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from serving.addresses import NOWHERE, Address
 from serving.admission import Admission, Budgets
 from serving.answering import Answerer
 from serving.call import Call, Stages
 from serving.clock import Clock
+from serving.connections import Connection
+from serving.door import Door
 from serving.errors import Refusal
 from serving.metrics import Metrics
 from serving.miners import Miner, Miners, Ping
@@ -22,13 +25,16 @@ from serving.subnets.base import Body, Route, Task
 from serving.traffic import TrafficWriter
 from serving.wire import dialects, reply
 from serving.wire.body import READ_DEADLINE_S, HungUp, decode, read_body
-from serving.wire.claim import Claim, DialectName, ReadClaim, dialect_of, receiver_named
+from serving.wire.claim import Claim, DialectName, ReadClaim, dialect_of, reads_bt_headers, receiver_named
 from serving.wire.head import Head, read_head
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+PAUSED_RETRY_S = 60
+HUNG_UP = 499
+"""The status in the record of a call whose caller did not wait; nothing goes over the wire."""
 _DRAINABLE = 64 * 1024
 """Bytes of an unread body that are not worth closing a connection for."""
 
@@ -38,12 +44,23 @@ class Exchange:
     """One request and what is known of it so far."""
 
     stages: Stages
+    listed: Sequence[tuple[bytes, bytes]]
+    """Its headers as they came."""
+    connection: Connection | None = None
+    """None where the server is not our own."""
+    address: Address = NOWHERE.address
+    welcome: bool = False
+    """Whether it claims a hotkey that may call."""
     route: str = "other"
     head: Head | None = None
     dialect: DialectName | None = None
     body_read: bool = False
     call: Call | None = None
     shadow: tuple[Call, Route, Task] | None = None
+
+    def refused_in(self) -> DialectName | None:
+        """The dialect to refuse it in, which may be plain before it was read."""
+        return self.dialect or ("legacy" if reads_bt_headers(name for name, _ in self.listed) else None)
 
     def unread(self) -> bool:
         """Whether a long or endless body is still to come."""
@@ -58,13 +75,14 @@ class Gateway:
 
     def __init__(
         self, *, miners: Miners, nonces: ReplayStore, budgets: Budgets, admission: Admission,
-        answerer: Answerer, traffic: TrafficWriter, metrics: Metrics,
+        answerer: Answerer, traffic: TrafficWriter, metrics: Metrics, door: Door,
         clock: Clock, log: Any, wall_ns: Callable[[], int] = time.time_ns, body_deadline_s: float = READ_DEADLINE_S,
         claims: Mapping[DialectName, ReadClaim] | None = None,
     ) -> None:  # fmt: skip
         self.miners = miners
         self.claims = claims or dialects.claims()
         self.nonces = nonces
+        self.door = door
         self.budgets = budgets
         self.admission = admission
         self.answerer = answerer
@@ -74,6 +92,8 @@ class Gateway:
         self.log = log
         self.wall_ns = wall_ns
         self.body_deadline_s = body_deadline_s
+        self.paused = False
+        """Set by whoever watches ``pause.json``; what was admitted before is finished."""
         self._ids = itertools.count()
         self._life = os.urandom(6).hex()
 
@@ -81,24 +101,31 @@ class Gateway:
         """One request: its road, its answer, its record, in this order, so that no answer goes out unrecorded."""
         if scope["type"] != "http":
             return
-        x = Exchange(Stages())
+        x = Exchange(Stages(), scope["headers"], scope.get("headframe.connection"))
         try:
             body = await self.road(x, scope, receive)
             answer, code = reply.success(x.dialect, body, x.stages.total_s()), "ok"
         except Refusal as refused:
             answer, code = self._refuse(x, refused)
         except HungUp:
-            self._account(x, "hung_up")
+            self._hung_up(x)
             return
-        except asyncio.CancelledError:  # the drain's limit is over
+        except asyncio.CancelledError:
+            if x.connection is not None and x.connection.gone:
+                self._hung_up(x)
+                return
+            # the drain's limit is over
             answer, code = self._refuse(x, Refusal(503, "draining", "this miner is stopping", retry_after=5))
         except Exception:
             self.log.exception("the gateway failed", request_id=x.call.request_id if x.call else None)
             answer, code = self._refuse(x, Refusal(500, "internal", "internal error"))
         if x.call is not None and x.route != "ping":
             self.traffic.append(x.call.record(answer.status, code))
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        try:
+            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+            await send({"type": "http.response.body", "body": answer.body})
+        except asyncio.CancelledError:  # the caller left, or the drain ended, with the answer half taken
+            code = "hung_up"
         x.stages.mark("send")
         self._account(x, code)
         if x.shadow is not None:
@@ -106,15 +133,20 @@ class Gateway:
 
     async def road(self, x: Exchange, scope: Scope, receive: Receive) -> Body:
         """The body of a 200, or a Refusal. Cheap refusals stand before dear ones, state changes after the signature."""
+        x.address = self.door.address(scope)
+        self._check_address(x.address, scope)  # 429
         head = x.head = read_head(scope)  # 431, 400: size, count, duplicates
         self._route(x, head)  # 404, 405
         x.dialect = dialect_of(head)  # 400 mixed, 401 unsigned
+        self._not_paused()  # 503
         miner = self.miners.named(receiver_named(x.dialect, head))  # 401: for none of our hotkeys
         route = self._own_route(miner, head)  # 404
         claim = self.claims[x.dialect](head, miner.hotkey)  # 400, 401: the headers' shape
         x.stages.mark("head")
         caller = miner.identity.welcome(claim.hotkey)  # 403, 401 alias: no crypto yet
         now_ns = self.wall_ns()
+        self.door.junk.reserve(x.address, claim.hotkey)  # 429: too many false claims of this hotkey from here
+        x.welcome = True
         claim.check_fresh(now_ns, route)  # 401
         x.stages.mark("identity")
         body = await read_body(receive, head.fields, route.max_body, self.body_deadline_s)  # 413, 408, 415
@@ -123,6 +155,9 @@ class Gateway:
         claim.check_signature(head, body)  # 401
         x.stages.mark("signature")
         await claim.spend(self.nonces, caller.key, miner.key, now_ns)  # 401 replayed: writes the first state
+        self.door.junk.restore(x.address, claim.hotkey)
+        if x.connection is not None:
+            x.connection.prove()
         timeout_s = min(claim.timeout or route.max_timeout, route.max_timeout)
         call = x.call = Call(
             request_id=f"{self._life}-{next(self._ids):x}", dialect=x.dialect, synapse=route.synapse, caller=caller,
@@ -137,12 +172,20 @@ class Gateway:
         x.stages.mark("parse")
         if task is None or isinstance(route, Ping):
             return b"{}"
-        self.answerer.routes.slot(task.slot)  # 503 without a release, before any waiting
-        async with self.admission.enter(stake=caller.stake, deadline=call.deadline):  # 503
+        self.answerer.check(task)  # 503 without a release, or with none that answers at present
+        await self.admission.enter(slot=task.slot, stake=caller.stake, deadline=call.deadline)  # 503
+        try:
             x.stages.mark("queue")
             answered = await self.answerer.answer(call, route, task)  # 503, 500
+        finally:
+            self.admission.leave()
         x.shadow = (call, route, task)
         return answered
+
+    def _check_address(self, address: Address, scope: Scope) -> None:
+        """Refuse (429) an address that has sent too much junk, but for claims of welcome hotkeys."""
+        if self.door.junk.spent(address) and not self.miners.may_welcome(scope["headers"]):
+            self.door.junk.check(address)
 
     def _route(self, x: Exchange, head: Head) -> None:
         """That some miner here has this path."""
@@ -152,6 +195,10 @@ class Gateway:
         x.route = "ping" if isinstance(route, Ping) else route.synapse
         if head.method != "POST":
             raise Refusal(405, "not_post", "only POST is served here")
+
+    def _not_paused(self) -> None:
+        if self.paused:
+            raise Refusal(503, "paused", "this miner is paused", retry_after=PAUSED_RETRY_S)
 
     def _own_route(self, miner: Miner, head: Head) -> Route | Ping:
         """The route of the miner that was named; another's may take the same path in another subnet."""
@@ -171,7 +218,15 @@ class Gateway:
 
     def _refuse(self, x: Exchange, refused: Refusal) -> tuple[reply.Answer, str]:
         self.metrics.refusal(refused.status, refused.code)
-        return reply.refusal(x.dialect, refused, x.stages.total_s(), close=x.unread()), refused.code
+        if not x.welcome and 400 <= refused.status < 500 and refused.status != 429:
+            self.door.junk.charge(x.address)
+        return reply.refusal(x.refused_in(), refused, x.stages.total_s(), close=x.unread()), refused.code
+
+    def _hung_up(self, x: Exchange) -> None:
+        """Nobody is there to answer; what was admitted is recorded all the same."""
+        if x.call is not None and x.route != "ping":
+            self.traffic.append(x.call.record(HUNG_UP, "hung_up"))
+        self._account(x, "hung_up")
 
     def _account(self, x: Exchange, code: str) -> None:
         self.metrics.request(dialect=x.dialect, route=x.route, outcome=code, call=x.call, stages=x.stages)

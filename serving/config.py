@@ -64,7 +64,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     nonces: str
     """Folder of the replay store (LMDB)."""
     run: str
-    """Folder for metrics files and the last good copies of the state files."""
+    """Folder for metrics files, what the workers say of themselves, and the last good copies of the state files."""
+    pause: str | None = None
+    """``pause.json``: while it is there, every request is answered 503."""
     clock: str | None = None
     """``clock.json`` in profile ``local``; None means that the subnet's time is wall time."""
 
@@ -72,6 +74,16 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Per hotkey, sustained, all workers together."""
     burst: int = 200
     """Requests that a hotkey may send at once before the sustained rate holds."""
+    trusted_proxies: list[str] = msgspec.field(default_factory=list)
+    """Addresses or networks of our own reverse proxies, whose ``X-Forwarded-For`` is believed."""
+    junk_per_s: float = 20.0
+    """Requests without a good signature that one address may send, sustained, to one worker."""
+    junk_burst: int = 200
+    """The same, at once."""
+    connections_per_address: int = 512
+    """Connections of one address to one worker, before any of them carried a good signature."""
+    connections: int = 4096
+    """Connections to one worker, as far as its limit of open files allows."""
     in_flight: int = 16
     """Requests that one worker has in Triton at a time."""
     waiting: int = 64
@@ -94,8 +106,18 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Whether somebody ships the record; where nobody does, every record goes after `traffic_keep_s`."""
     traffic_bodies: bool = True
     """Whether requests and tensors are recorded, without which nothing can be answered again or scored."""
+    epistula: bool = False
+    """Whether Epistula 2 is spoken beside legacy and btauth."""
+    schemes: dict[str, str] = msgspec.field(default_factory=dict)
+    """By hotkey, the one scheme (``sr25519`` or ``ed25519``) that it signs btauth by; others use what they declare."""
+    monotonic_routes: list[str] = msgspec.field(default_factory=list)
+    """Synapses that legacy callers before SDK 7.2 may call; their nonces are no times and have no window."""
     drain_s: float = 15.0
     """How long SIGTERM waits for what was admitted."""
+    idle_grace_s: float = 1.0
+    """How long SIGTERM leaves idle connections open: a caller may be just sending, and its reply then closes."""
+    linger_s: float = 0.0
+    """How long workers answer on when their parent is killed and the listening socket outlives it; 0 otherwise."""
 
     def kept(self, name: str) -> Path:
         """Where the last good copy of a state file lies."""

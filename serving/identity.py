@@ -61,6 +61,12 @@ class Identity:
             raise Refusal(403, code, message)
         return caller
 
+    def knows(self, hotkey: str) -> bool:
+        """Whether `welcome` would take this hotkey: one look-up, whatever is asked."""
+        callers: dict[str, Caller] | None = self.file.built()
+        caller = callers.get(hotkey) if callers else None
+        return caller is not None and caller.refused is None
+
     def _index(self, table: NeuronTable) -> dict[str, Caller]:
         found: dict[str, Caller] = {}
         for key, hotkey in self.allow.items():

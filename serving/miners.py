@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from serving.subnets.base import Route
 from serving.subnets.registry import make
 from serving.types import Hotkey, NetUid, Seconds
 from serving.wire import btauth, legacy
+from serving.wire.claim import SENDERS
 from serving.wire.keys import PublicKey, public_key
 
 
@@ -74,17 +75,26 @@ class Miners:
             raise Refusal(401, "wrong_receiver", "the request was not signed for a hotkey of this miner")
         return miner
 
+    def may_welcome(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether a request claims, in any dialect, a hotkey that one of the miners welcomes; nothing is decoded."""
+        claimed = [value.decode("latin-1") for name, value in headers if name in SENDERS]
+        return any(miner.identity.knows(hotkey) for hotkey in claimed for miner in self.all)
+
     def retention_s(self) -> float:
         """How long nonces are remembered: twice the widest window of any route in any dialect, in seconds."""
         longest = max(float(route.max_timeout) for miner in self.all for route in miner.routes.values())
         return 2 * max(longest + legacy.BEHIND_S + legacy.AHEAD_S, (btauth.BEHIND_NS + btauth.AHEAD_NS) / 1e9)
 
 
-def routes_of(spec: MinerSpec) -> dict[bytes, Route | Ping]:
-    """Every path that a miner serves; raises UserError when a subnet cannot be made."""
+def routes_of(spec: MinerSpec, monotonic: Collection[str] = ()) -> dict[bytes, Route | Ping]:
+    """Every path that a miner serves; raises UserError when a subnet cannot be made.
+
+    `monotonic`: synapses that take the monotonic nonces of callers before SDK 7.2.
+    """
     routes: dict[bytes, Route | Ping] = {b"/Synapse": Ping()}
     for subnet in make(spec.subnets):
         for route in subnet.routes:
+            route.monotonic_nonces = route.synapse in monotonic
             routes[b"/" + route.synapse.encode()] = route
     return routes
 
@@ -101,7 +111,7 @@ def miners_of(config: GatewayConfig) -> Miners:
                     Path(spec.neurons), stake_threshold=spec.stake_threshold, allow=spec.allow, deny=spec.deny,
                     kept=config.kept(spec.neurons_name),
                 ),
-                routes=routes_of(spec),
+                routes=routes_of(spec, config.monotonic_routes),
             )
             for spec in config.miners
         ]
@@ -116,14 +126,15 @@ def check_miners(specs: Sequence[MinerSpec]) -> None:
     for spec in specs:
         for name, hotkeys in (("hotkey", [spec.hotkey]), ("allow", spec.allow), ("deny", spec.deny)):
             for hotkey in hotkeys:
-                _check_hotkey(name, hotkey)
+                check_hotkey(name, hotkey)
         if spec.hotkey in taken:
             raise UserError(f"gateway: two miners have the hotkey {spec.hotkey}; each needs its own")
         taken.add(spec.hotkey)
         routes_of(spec)
 
 
-def _check_hotkey(name: str, hotkey: str) -> None:
+def check_hotkey(name: str, hotkey: str) -> None:
+    """Refuse a hotkey of a setting `name` that is not spelt as on chain (UserError)."""
     try:
         public_key(hotkey)
     except Refusal as refused:

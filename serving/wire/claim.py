@@ -19,6 +19,8 @@ LEGACY_SIGN = b"bt_header_dendrite_signature"
 BTAUTH_SIGN = b"x-bittensor-signature"
 EPISTULA_SIGN = b"epistula-request-signature"
 EPISTULA_SIGNS = (EPISTULA_SIGN, b"body-signature", b"x-epistula-signature")
+SENDERS = frozenset({b"bt_header_dendrite_hotkey", b"x-bittensor-hotkey", b"epistula-signed-by"})
+"""Headers that name the sender, one a dialect."""
 
 _OTHERS = (b"x-bittensor-", b"epistula-", b"x-epistula-", b"body-signature")
 _RECEIVERS: dict[DialectName, bytes] = {

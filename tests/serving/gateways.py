@@ -15,6 +15,7 @@ from serving.admission import Admission, Budgets
 from serving.answering import Answerer, Infers
 from serving.app import Gateway
 from serving.clock import Clock
+from serving.door import Door
 from serving.files import StateFile
 from serving.identity import Identity
 from serving.metrics import Metrics
@@ -115,6 +116,7 @@ class Box:
             miners=miners,
             nonces=options.pop("nonces", None)
             or NonceStore(self.env, home / "nonces", retention_s=miners.retention_s()),
+            door=options.pop("door", Door()),
             budgets=Budgets(self.env, per_s=options.pop("per_s", 1000.0), burst=options.pop("burst", 1000)),
             admission=Admission(in_flight=options.pop("in_flight", 8), waiting=options.pop("waiting", 8)),
             answerer=self.answerer,

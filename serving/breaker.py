@@ -1,0 +1,141 @@
+"""Stops asking what does not answer: a release that hangs, or a Triton that is away.
+
+A few time-outs in a row open a breaker; while it is open nobody asks, so that nobody waits in vain. After a short pause
+one asker at a time tries, and the first good answer closes it again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from math import ceil
+from typing import Literal
+
+from serving.errors import Refusal
+from serving.types import ReleaseId
+
+FAILURES = 5
+"""Time-outs in a row that open a release's breaker."""
+SERVER_FAILURES = 3
+PAUSE_S = 2.0
+LEAST_WAIT_S = 1.0
+"""A caller that gave less time than this proves nothing by having waited in vain."""
+_MAX_RELEASES = 64
+
+State = Literal["closed", "open", "half_open"]
+
+
+class Breaker:
+    """Closed, open, or half-open with one probe at a time."""
+
+    def __init__(self, failures: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.opened = 0
+        """How often it went from closed to open."""
+        self._limit = failures
+        self._clock = clock
+        self._failures = 0
+        self._open_until: float | None = None
+        self._probing = False
+
+    @property
+    def state(self) -> State:
+        """What an asker would find now."""
+        if self._open_until is None:
+            return "closed"
+        return "open" if self._clock() < self._open_until else "half_open"
+
+    def wait_s(self) -> float:
+        """Seconds until asking may be worth it; 0 when it is now."""
+        if self._open_until is None:
+            return 0.0
+        left = self._open_until - self._clock()
+        return max(left, PAUSE_S / 2) if left > 0 or self._probing else 0.0
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Ask, as the one probe when the pause is over; raises Refusal (503) while nobody may."""
+        if self._open_until is None:
+            yield
+            return
+        wait_s = self.wait_s()
+        if wait_s > 0:
+            raise not_answering(wait_s)
+        self._probing = True
+        try:
+            yield
+        finally:
+            self._probing = False
+
+    def good(self) -> None:
+        """An answer came."""
+        self._failures, self._open_until = 0, None
+
+    def bad(self) -> None:
+        """Somebody waited in vain."""
+        self._failures += 1
+        if self._failures >= self._limit:
+            self.opened += self._open_until is None
+            self._open_until = self._clock() + PAUSE_S
+
+
+class Breakers:
+    """One breaker for each release, and one for the server as a whole.
+
+    What may be one release's fault counts against that release alone. Against the server count requests that found it
+    away until their deadline, and time-outs of more than one release with no answer in between.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.server = Breaker(SERVER_FAILURES, clock=clock)
+        self._clock = clock
+        self._releases: dict[ReleaseId, Breaker] = {}
+        self._late: set[ReleaseId] = set()
+
+    def of(self, release: ReleaseId) -> Breaker:
+        """The release's breaker."""
+        found = self._releases.get(release)
+        if found is None:
+            if len(self._releases) >= _MAX_RELEASES:
+                self._releases = {name: one for name, one in self._releases.items() if one.state != "closed"}
+            found = self._releases[release] = Breaker(FAILURES, clock=self._clock)
+        return found
+
+    def check(self, releases: Iterable[ReleaseId]) -> None:
+        """Raise Refusal (503) when none of `releases` may be asked now; takes nobody's place."""
+        wait_s = max(self.server.wait_s(), min((self.of(release).wait_s() for release in releases), default=0.0))
+        if wait_s > 0:
+            raise not_answering(wait_s)
+
+    def closed(self, release: ReleaseId) -> bool:
+        """Whether nothing is wrong with the release or the server."""
+        return self.server.state == "closed" == self.of(release).state
+
+    def good(self, release: ReleaseId) -> None:
+        """The release answered, and so did the server."""
+        self._late.clear()
+        self.server.good()
+        self.of(release).good()
+
+    def late(self, release: ReleaseId, waited_s: float, usual_s: float | None) -> None:
+        """Nothing came for `waited_s`, where an answer takes `usual_s` of late, if that is known."""
+        if waited_s < max(LEAST_WAIT_S, 2.0 * (usual_s or 0.0)):
+            return
+        self.of(release).bad()
+        self._late.add(release)
+        if len(self._late) > 1:
+            self.server.bad()
+
+    def away(self, waited_s: float) -> None:
+        """The server was not there for a whole request's time."""
+        if waited_s >= LEAST_WAIT_S:
+            self.server.bad()
+
+    def open_ones(self) -> tuple[bool, int]:
+        """Whether the server's breaker is open, and how many releases' are; half-open ones count."""
+        return self.server.state != "closed", sum(one.state != "closed" for one in self._releases.values())
+
+
+def not_answering(wait_s: float) -> Refusal:
+    """The refusal of whoever finds a breaker open."""
+    return Refusal(503, "breaker_open", "the model does not answer at present", retry_after=max(1, ceil(wait_s)))

@@ -1,0 +1,65 @@
+"""How long an answer takes of late, so that a request that cannot be answered in time is refused now and not later."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from serving.types import SlotName
+
+WEIGHT = 1 / 8
+"""Of a new time against all before it: about the last 15 count."""
+LEAST = 3
+"""Times without which nothing is said."""
+FRESH_S = 10.0
+"""Seconds after which what was learnt says nothing any more: the next request goes through and teaches anew."""
+
+
+@dataclass(slots=True)
+class _Average:
+    mean: float = 0.0
+    count: int = 0
+    at: float = 0.0
+
+    def add(self, seconds: float, now: float) -> None:
+        self.count += 1
+        self.mean += (seconds - self.mean) * max(WEIGHT, 1 / self.count)
+        self.at = now
+
+    def said(self, now: float) -> float | None:
+        return self.mean if self.count >= LEAST and now - self.at < FRESH_S else None
+
+
+class ServiceTimes:
+    """Exponentially weighted means of the seconds that a place in Triton is held, by slot and over all slots.
+
+    They hold what Triton's own queue adds at the present load, so that places divided by the mean is the rate at
+    which the queue moves (Little's law).
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._slots: dict[SlotName, _Average] = {}
+        self._all = _Average()
+
+    def learn(self, slot: SlotName, seconds: float) -> None:
+        """An answer took that long."""
+        now = self._clock()
+        self._slots.setdefault(slot, _Average()).add(seconds, now)
+        self._all.add(seconds, now)
+
+    def late(self, slot: SlotName, seconds: float) -> None:
+        """An answer would have taken longer than that: news only where it is more than was thought."""
+        known = self._slots.get(slot)
+        if known is not None and known.count and seconds > known.mean:
+            self.learn(slot, seconds)
+
+    def of(self, slot: SlotName) -> float | None:
+        """Seconds that an answer of this slot takes; None when too little, or nothing new, is known."""
+        known = self._slots.get(slot)
+        return known.said(self._clock()) if known is not None else None
+
+    def of_any(self) -> float | None:
+        """Seconds that an answer takes, as the slots are asked for of late."""
+        return self._all.said(self._clock())
