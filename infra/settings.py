@@ -71,6 +71,12 @@ class Gateway(_Part):
     """Of one hotkey, sustained."""
     burst: int = Field(default=200, ge=1)
     """Requests that one hotkey may send at once."""
+    epistula: bool = False
+    """Speak Epistula 2 beside the legacy dialect and btauth."""
+    schemes: dict[str, Literal["sr25519", "ed25519"]] = Field(default_factory=dict)
+    """By hotkey, the one scheme that it may sign btauth by."""
+    monotonic_routes: tuple[str, ...] = ()
+    """Synapses that callers before SDK 7.2 may call, such as ``TextSynapse``."""
     wallet_name: str = "default"
     wallet_hotkey: str = "default"
     wallet_path: Path = Path("~/.bittensor/wallets")

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from serving.errors import Refusal
+from serving.wire.claim import reads_bt_headers
 from serving.wire.head import MAX_BYTES
+from serving.wire.reply import refusal
 
 HEAD_DEADLINE_S = 10.0
 KEEP_ALIVE_S = 75.0
@@ -44,7 +46,7 @@ class Protocol(HttpToolsProtocol):
             if self._head_bytes > MAX_BYTES + _SLACK:
                 self._refuse(431, "the head is too large")
                 return
-        if self._head_timer is None and self._quiet():  # a further head comes in pieces
+        if self._head_timer is None and self.quiet():  # a further head comes in pieces
             self._arm()
 
     def on_message_begin(self) -> None:
@@ -58,7 +60,7 @@ class Protocol(HttpToolsProtocol):
         self.scope["headframe.target"] = self.url  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
 
-    def _quiet(self) -> bool:
+    def quiet(self) -> bool:
         """Whether no request of this connection is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
@@ -71,9 +73,10 @@ class Protocol(HttpToolsProtocol):
         counted: Any = getattr(self.config.loaded_app, "metrics", None)
         if counted is not None:
             counted.refusal(status, "bad_http")
-        body = msgspec.json.encode({"message": message})
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        self.transport.write(STATUS_LINE[status] + head + body)
+        dendrite = reads_bt_headers(name for name, _ in self.headers or ())
+        answer = refusal("legacy" if dendrite else None, Refusal(status, "bad_http", message), 0.0, close=True)
+        head = b"".join(b"%b: %b\r\n" % header for header in answer.headers)
+        self.transport.write(b"".join((STATUS_LINE[status], head, b"\r\n", answer.body)))
         self.transport.close()
 
     def _arm(self) -> None:
@@ -86,5 +89,5 @@ class Protocol(HttpToolsProtocol):
 
     def _head_late(self) -> None:
         self._head_timer = None
-        if self._quiet() and not self.transport.is_closing():
+        if self.quiet() and not self.transport.is_closing():
             self.transport.close()
