@@ -1,54 +1,63 @@
-"""The replay store: each (sender, nonce) once, across worker processes, kills and restarts.
+"""The replay store: each (sender, receiver, nonce) once, across worker processes, kills and restarts.
 
 Nonces are unix nanoseconds, so LMDB keeps them in order of time and the oldest leave first. One number, the
 *barrier*, closes every gap: a nonce at or below it is refused. It rises with what has expired (so a clock that steps
-back reopens nothing), and is set to the *floor* when the set itself cannot be trusted. The floor is a small synced
-file that is always ahead of every accepted nonce; it matters after a crash of the whole machine, when the pages of
-LMDB that were not yet on disk are gone.
+back reopens nothing), and is set to the *floor* (`serving.floor`) when the set itself cannot be trusted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from pathlib import Path
 from typing import Protocol
 
 import lmdb
-import msgspec
 
 from serving.errors import Refusal, UserError
+from serving.floor import LEAD_NS, boot_id, keep_floor, read_floor
+from serving.monotonic import MonotonicStore
 from serving.types import NonceNs
 from serving.wire.keys import PublicKey
 
-MAP_BYTES = 256 * 1024 * 1024
-LEAD_NS = 30_000_000_000
-"""How far the floor is put ahead of now; must exceed every dialect's future bound."""
+MAP_BYTES = 512 * 1024 * 1024
+"""Address space; the file grows with what is remembered."""
+MOST = 1_000_000
+"""Nonces remembered at a time. They fill less than half of the map even at LMDB's worst packing, which matters because
+a map that is quite full cannot be cleared any more."""
+FLOOR_TRUSTED_S = 10.0
+"""How long a worker believes what it last read of the floor."""
 _BARRIER = b"barrier"
 _PURGE_BATCH = 500
 _U64 = struct.Struct(">Q")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class ReplayStore(Protocol):
-    """Where accepted nonces are remembered; on one box or shared by several."""
+    """Where accepted nonces are remembered; on one box or shared by several.
+
+    Every method raises Refusal 503 (``replay_store_down``, ``replay_store_full``) rather than accept what it cannot
+    remember.
+    """
 
     async def spend(self, sender: PublicKey, receiver: PublicKey, nonce: NonceNs, now_ns: int) -> None:
-        """Record the three together; raises Refusal (401) when they were there already or are too old to know."""
+        """Record the three together; raises Refusal (401) when they were there already or are too old to know.
+
+        One sender's parallel requests may come in any order, and one nonce may serve several miners.
+        """
+        ...
+
+    async def advance(self, sender: PublicKey, receiver: PublicKey, uuid: str, nonce: int) -> None:
+        """Record a monotonic nonce; raises Refusal (401) unless it exceeds the last of sender, receiver and uuid."""
         ...
 
     async def tick(self, now_ns: int) -> None:
-        """Housekeeping, every few seconds: forget what expired, keep the floor ahead."""
+        """Housekeeping, every second: forget what expired."""
         ...
 
-
-class _Floor(msgspec.Struct, frozen=True):
-    boot: str
-    floor: int
+    async def close(self) -> None:
+        """Let go of files or connections."""
+        ...
 
 
 def open_store(folder: Path) -> lmdb.Environment:
@@ -64,75 +73,103 @@ def open_store(folder: Path) -> lmdb.Environment:
 
 
 def prepare_store(folder: Path, now_ns: int) -> None:
-    """Decide at start whether the remembered set can be trusted, before any worker opens it.
+    """Decide at start whether the remembered set can be trusted, before any worker opens it; raises UserError.
 
     It can when this boot of the machine wrote it. Otherwise it is begun anew, and everything up to the floor (or up
     to now, when there is no floor) is refused.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    known = _read_floor(folder)
-    boot = _boot_id()
-    if known is not None and known.boot == boot and boot and (folder / "data.mdb").exists():
-        try:
-            with open_store(folder) as env, env.begin():
-                return
-        except lmdb.Error:
-            pass  # as good as lost: the floor stands in for it
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        known = read_floor(folder)
+        boot = boot_id()
+        if known is None or known.boot != boot or not boot or not _whole(folder):
+            _begin(folder, known.floor if known is not None else now_ns)
+        keep_floor(folder, now_ns)
+    except (lmdb.Error, OSError) as error:
+        raise UserError(f"the replay store {folder} cannot be written ({error}); check the disk") from None
+
+
+def _whole(folder: Path) -> bool:
+    """Whether the data file opens and has every page that it speaks of."""
+    data = folder / "data.mdb"
+    try:
+        if not data.exists():
+            return False
+        with open_store(folder) as env, env.begin() as txn:
+            return data.stat().st_size >= (env.info()["last_pgno"] + 1) * int(txn.stat()["psize"])
+    except lmdb.Error:
+        return False
+
+
+def _begin(folder: Path, barrier: int) -> None:
     for name in ("data.mdb", "lock.mdb"):
         (folder / name).unlink(missing_ok=True)
-    barrier = known.floor if known is not None else now_ns
-    try:
-        with open_store(folder) as env:
-            meta = env.open_db(b"meta")
-            with env.begin(write=True, db=meta) as txn:
-                txn.put(_BARRIER, _U64.pack(barrier))
-            env.sync(True)
-    except lmdb.Error as error:
-        raise UserError(f"the replay store {folder} cannot be opened ({error}); check the disk") from None
-    _raise_floor(folder, now_ns)
+    with open_store(folder) as env:
+        meta = env.open_db(b"meta")
+        with env.begin(write=True, db=meta) as txn:
+            txn.put(_BARRIER, _U64.pack(barrier))
+        env.sync(True)
 
 
 class NonceStore:
     """The replay store of one box: LMDB, shared by its worker processes."""
 
-    def __init__(self, env: lmdb.Environment, folder: Path, *, retention_s: float) -> None:
+    def __init__(self, env: lmdb.Environment, folder: Path, *, retention_s: float, most: int = MOST) -> None:
         """`retention_s`: at least twice the widest window of any route, in seconds."""
         self._env = env
         self._folder = folder
         self._retention_ns = int(retention_s * 1e9)
+        self._most = most
         self._seen = env.open_db(b"seen")
         self._meta = env.open_db(b"meta")
         self._floor = 0
+        self._floor_read = -FLOOR_TRUSTED_S
+        self._full = False
+        self._monotonic = MonotonicStore(folder / "monotonic")
 
     async def spend(self, sender: PublicKey, receiver: PublicKey, nonce: NonceNs, now_ns: int) -> None:
-        """Record the three together; raises Refusal 401 (replayed, or too old to know) or 503 (the store is full).
-
-        They are on record in every process when this returns; parallel requests of one sender may come in any order,
-        and one nonce may serve several miners of one box. Nothing here waits: LMDB answers in microseconds.
-        """
-        if nonce > self._floor:
-            self._floor = _raise_floor(self._folder, now_ns)
+        """See `ReplayStore`. On record in every process when this returns; it takes microseconds, so nothing waits."""
         try:
-            fresh = self._add(_U64.pack(nonce) + sender + receiver, nonce)
+            if nonce > self._floor or time.monotonic() - self._floor_read > FLOOR_TRUSTED_S:
+                self._keep_floor(now_ns)
+            fresh = not self._full and self._add(_U64.pack(nonce) + sender + receiver, nonce)
         except lmdb.MapFullError:
-            self._purge(now_ns)
-            raise Refusal(503, "replay_store_full", "too many requests to remember", retry_after=5) from None
+            self._full = True
+        except (lmdb.Error, OSError):
+            raise _down() from None
+        if self._full:
+            raise Refusal(503, "replay_store_full", "too many requests to remember", retry_after=5)
         if not fresh:
             raise Refusal(401, "replayed", "this nonce was used already")
 
+    async def advance(self, sender: PublicKey, receiver: PublicKey, uuid: str, nonce: int) -> None:
+        """See `ReplayStore`. Synced to the disk, so it is done beside the event loop."""
+        await asyncio.to_thread(self._monotonic.advance, sender, receiver, uuid, nonce)
+
     async def tick(self, now_ns: int) -> None:
-        """Forget what expired and keep the floor well ahead, so that `spend` rarely waits for the disk."""
-        await asyncio.to_thread(self._tick, now_ns)
+        """Forget what expired, and keep the floor well ahead, so that `spend` rarely waits for the disk."""
+        try:
+            await asyncio.to_thread(self._tick, now_ns)
+        except (lmdb.Error, OSError):
+            raise _down() from None
+
+    async def close(self) -> None:
+        """The environment is its opener's to close."""
+        self._monotonic.close()
+
+    def count(self) -> int:
+        """Nonces remembered."""
+        with self._env.begin() as txn:
+            return int(txn.stat(self._seen)["entries"])
 
     def _tick(self, now_ns: int) -> None:
         self._purge(now_ns)
-        if self._floor < now_ns + LEAD_NS // 2:
-            self._floor = _raise_floor(self._folder, now_ns)
+        self._full = self.count() >= self._most
+        self._keep_floor(now_ns, accepted=self._highest())
 
-    def count(self) -> int:
-        """Pairs remembered."""
-        with self._env.begin() as txn:
-            return int(txn.stat(self._seen)["entries"])
+    def _keep_floor(self, now_ns: int, accepted: int | None = None) -> None:
+        self._floor = keep_floor(self._folder, now_ns, accepted=accepted)
+        self._floor_read = time.monotonic()
 
     def _add(self, key: bytes, nonce: int) -> bool:
         with self._env.begin(write=True) as txn:
@@ -140,6 +177,14 @@ class NonceStore:
             if barrier is not None and nonce <= _U64.unpack(barrier)[0]:
                 raise Refusal(401, "before_start", "the nonce is older than what this miner remembers")
             return bool(txn.put(key, b"", overwrite=False, db=self._seen))
+
+    def _highest(self) -> int:
+        """No accepted nonce is above this."""
+        with self._env.begin() as txn:
+            cursor = txn.cursor(self._seen)
+            barrier = txn.get(_BARRIER, db=self._meta)
+            last = _U64.unpack_from(cursor.key())[0] if cursor.last() else 0
+            return max(last, _U64.unpack(barrier)[0] if barrier is not None else 0)
 
     def _purge(self, now_ns: int) -> None:
         """Delete what is older than the retention, in short transactions, and raise the barrier to match."""
@@ -161,45 +206,8 @@ class NonceStore:
                         txn.put(_BARRIER, _U64.pack(last), db=self._meta)
 
 
-def _boot_id() -> str:
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return ""
+def _down() -> Refusal:
+    return Refusal(503, "replay_store_down", "the replay store cannot be used", retry_after=5)
 
 
-def _read_floor(folder: Path) -> _Floor | None:
-    try:
-        return msgspec.json.decode((folder / "floor.json").read_bytes(), type=_Floor)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / "floor.lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _raise_floor(folder: Path, now_ns: int) -> int:
-    """Put the floor on disk ahead of now, if it is not; what stands on disk afterwards."""
-    with _locked(folder):
-        known = _read_floor(folder)
-        boot = _boot_id()
-        floor = known.floor if known is not None else 0
-        if known is not None and known.boot == boot and floor >= now_ns + LEAD_NS * 3 // 4:
-            return floor
-        floor = max(floor, now_ns + LEAD_NS)
-        fresh = folder / "floor.json.new"
-        with fresh.open("wb") as file:
-            file.write(msgspec.json.encode(_Floor(boot, floor)))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, folder / "floor.json")
-        directory = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-        return floor
+__all__ = ["LEAD_NS", "NonceStore", "ReplayStore", "open_store", "prepare_store"]

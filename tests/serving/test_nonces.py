@@ -111,7 +111,7 @@ def test_after_a_crash_of_the_machine_the_floor_stands_in_for_the_set(
     with opened(folder) as store:
         assert all(accepts(store, A, nonce, T0) for nonce in accepted)
     if loss == "boot":
-        monkeypatch.setattr(nonces, "_boot_id", lambda: "another boot")
+        monkeypatch.setattr(nonces, "boot_id", lambda: "another boot")
     else:
         (folder / "data.mdb").write_bytes(b"garbage" * 4096)
     prepare_store(folder, T0 + S)
