@@ -76,8 +76,8 @@ down:  ## stop it
 bench: env  ## measure each figure against its rival
 	.venv/bin/python -m bench.crps
 
-faults: env  ## the fault injection tests
-	.venv/bin/pytest -q tests/faults
+faults: env  ## the hostile inputs and faults of serving, each a test
+	.venv/bin/pytest -q -n 2 --dist loadfile tests/faults
 
-soak: env  ## twin traffic on the live cadence against the running stack, until Ctrl-C
-	@$(HEADFRAME) twin --live --out var/soak.json
+soak: env  ## 20 minutes (SOAK_MINUTES) of twin traffic with a route flip every 20 s, in var/soak
+	@HEADFRAME_HOME=var/soak .venv/bin/python -m bench.soak --minutes $(or $(SOAK_MINUTES),20)

@@ -47,7 +47,7 @@ def hotkey(uri: str) -> Hotkey:
 class Stand:
     """A gateway that serves ``/Echo`` and Synth's ``/Simulation``, for a ``with`` block.
 
-    `config` overrides fields of the GatewayConfig; `slots` names further slots of shipped subnets whose routes are
+    Budgets are wide open. `config` overrides fields of the GatewayConfig; `slots` names further slots of shipped subnets whose routes are
     to be served without a release; `triton` is a model server that runs already; `runner` is a module whose `run`
     takes the config.
     """
@@ -60,7 +60,8 @@ class Stand:
         self.home = Path(self._folder.name)
         self.port, self._private = _free_ports(2)
         self.log = self.home / "gateway.log"
-        self._options = {"workers": workers, "requests_per_s": 1e6, "burst": 10**6, "drain_s": 5.0, **config}
+        wide = {"requests_per_s": 1e6, "burst": 10**6, "junk_per_s": 1e6, "junk_burst": 10**6}
+        self._options = {"workers": workers, "drain_s": 5.0, **wide, **config}
         self._slots = slots
         self._triton = triton
         self._runner = runner
