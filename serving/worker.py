@@ -20,25 +20,32 @@ from typing import Any, Protocol
 import uvicorn
 
 from serving import logs
+from serving.acks import Desk, folder_of
 from serving.admission import Admission, Budgets
 from serving.answering import Answerer, Infers
 from serving.app import Gateway
 from serving.clock import Clock
 from serving.config import GatewayConfig, decode
+from serving.door import door_of
+from serving.estimate import ServiceTimes
 from serving.files import StateFile
 from serving.http import KEEP_ALIVE_S
 from serving.http import Protocol as HttpProtocol
+from serving.listening import BACKLOG
 from serving.metrics import Metrics
 from serving.miners import miners_of
 from serving.nonces import NonceStore, open_store
 from serving.routes import RouteReader
-from serving.state import PriceBook
+from serving.state import PriceBook, read_pause
 from serving.traffic import TrafficWriter
 from serving.triton import Triton
+from serving.wire import dialects
 
-BACKLOG = 2048
 CUT_OFF_S = 2.0
+TELL_S = 0.1
+"""How often a worker looks for new routes and a pause, and says what is in force."""
 _PR_SET_PDEATHSIG = 1
+_CLOSE = (b"connection", b"close")
 
 
 class ModelServer(Infers, Protocol):
@@ -60,16 +67,19 @@ def build(config: GatewayConfig, log: Any, connect: Connect = Triton) -> tuple[G
     traffic = TrafficWriter(Path(config.traffic), bodies=config.traffic_bodies)
     metrics = Metrics()
     triton = connect(config.triton)
+    times = ServiceTimes()
     answerer = Answerer(
         routes=RouteReader(Path(config.routes), kept=config.kept("routes")),
         prices=StateFile(Path(config.prices), PriceBook, kept=config.kept("prices")),
-        triton=triton, traffic=traffic, metrics=metrics, shadows=config.shadows,
+        triton=triton, traffic=traffic, metrics=metrics, shadows=config.shadows, times=times,
     )  # fmt: skip
     gateway = Gateway(
         miners=miners,
+        claims=dialects.claims(epistula_on=config.epistula, schemes=config.schemes),
         nonces=NonceStore(env, Path(config.nonces), retention_s=miners.retention_s()),
         budgets=Budgets(env, per_s=config.requests_per_s, burst=config.burst),
-        admission=Admission(in_flight=config.in_flight, waiting=config.waiting),
+        admission=Admission(in_flight=config.in_flight, waiting=config.waiting, times=times),
+        door=door_of(config),
         answerer=answerer,
         traffic=traffic,
         metrics=metrics,
@@ -80,34 +90,73 @@ def build(config: GatewayConfig, log: Any, connect: Connect = Triton) -> tuple[G
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handling, which would end the process before the traffic record is closed."""
+    """uvicorn with a gentler end, and without its signal handling, which would cut off the traffic record's."""
+
+    def __init__(self, config: uvicorn.Config, idle_grace_s: float) -> None:
+        super().__init__(config)
+        self.idle_grace_s = idle_grace_s
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
 
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to stop. The headers of every reply stay one list, so that `shutdown` reaches all of them."""
+        return self.should_exit
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more; tell every caller to close, at its next reply; then close who did not, and finish the rest.
+
+        A caller may be sending on an idle connection at this very moment. Closed at once, its request would be lost.
+        """
+        for server in self.servers:
+            server.close()
+        for listener in sockets or ():
+            listener.close()
+        state = self.server_state
+        state.default_headers.append(_CLOSE)
+        for connection in list(state.connections):
+            if isinstance(connection, HttpProtocol) and not connection.quiet():
+                connection.shutdown()  # this one's reply says so too
+        end = time.monotonic() + self.idle_grace_s
+        while state.connections and time.monotonic() < end:  # noqa: ASYNC110 - uvicorn tells nobody when one ends
+            await asyncio.sleep(0.02)
+        await super().shutdown()
+
 
 async def serve(config: GatewayConfig, listener: socket.socket, log: Any, connect: Connect = Triton) -> None:
-    """Answer until SIGTERM or SIGINT; then finish what was admitted, at most `drain_s` seconds."""
+    """Answer until SIGTERM or SIGINT; then finish what was admitted, at most `drain_s` seconds.
+
+    On SIGUSR1, which says that the parent is dead, answer on for `linger_s` seconds.
+    """
     gateway, triton = build(config, log, connect)
     server = _Server(
         uvicorn.Config(
             gateway, http=HttpProtocol, ws="none", lifespan="off", interface="asgi3", loop="uvloop", log_config=None,
             access_log=False, proxy_headers=False, server_header=False, date_header=False, backlog=BACKLOG,
             timeout_keep_alive=int(KEEP_ALIVE_S), timeout_graceful_shutdown=max(1, int(config.drain_s)),
-        )
+        ),
+        config.idle_grace_s,
     )  # fmt: skip
     loop = asyncio.get_running_loop()
+
+    def leave() -> None:
+        server.should_exit = True
+
     for sig in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sig, lambda: setattr(server, "should_exit", True))
-    keeper = loop.create_task(_keep(gateway, log))
-    log.info("worker ready")
+        loop.add_signal_handler(sig, leave)
+    loop.add_signal_handler(signal.SIGUSR1, lambda: loop.call_later(config.linger_s, leave))
+    gateway.paused = _is_paused(config)
+    desk = Desk(folder_of(Path(config.run)), parent=os.getppid())
+    keepers = [loop.create_task(_keep(gateway, log)), loop.create_task(_tell(gateway, config, server, desk, log))]
     try:
         await server.serve(sockets=[listener])
         if server.server_state.tasks:  # cut off by the drain's limit: they still say so
             await asyncio.wait(server.server_state.tasks, timeout=CUT_OFF_S)
     finally:
-        keeper.cancel()
+        for keeper in keepers:
+            keeper.cancel()
+        desk.close()
         await gateway.answerer.close()
         await triton.close()
         gateway.traffic.close()
@@ -124,10 +173,34 @@ async def _keep(gateway: Gateway, log: Any) -> None:
         await asyncio.sleep(1.0)
 
 
-def die_with(parent: int) -> None:
-    """Get SIGTERM when the parent dies, whatever kills it; exit now when it is gone already."""
+async def _tell(gateway: Gateway, config: GatewayConfig, server: _Server, desk: Desk, log: Any) -> None:
+    """See new routes and a pause also when nobody calls, and say what is in force once connections are taken."""
+    trouble = ready = False
+    while True:
+        gateway.paused = _is_paused(config)
+        if server.started and not ready:
+            ready = True
+            log.info("worker ready")
+        try:
+            if ready:
+                routes, calls = gateway.answerer.routes.get(), gateway.answerer.in_flight
+                desk.say(routes, calls, paused=gateway.paused, leaving=server.should_exit)
+            trouble = False
+        except OSError as error:
+            if not trouble:
+                log.error("a worker cannot say how it fares", error=type(error).__name__)
+            trouble = True
+        await asyncio.sleep(TELL_S if ready else TELL_S / 10)
+
+
+def _is_paused(config: GatewayConfig) -> bool:
+    return config.pause is not None and read_pause(Path(config.pause)) is not None
+
+
+def die_with(parent: int, sig: signal.Signals) -> None:
+    """Get `sig` when the parent dies, whatever kills it; exit now when it is gone already."""
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    libc.prctl(_PR_SET_PDEATHSIG, int(sig), 0, 0, 0)
     if os.getppid() != parent:
         sys.exit(0)
 
@@ -138,7 +211,7 @@ def main(connect: Connect = Triton) -> None:
 
     fd, parent = int(sys.argv[1]), int(sys.argv[2])
     config = decode(sys.stdin.buffer.read())
-    die_with(parent)
+    die_with(parent, signal.SIGUSR1 if config.linger_s else signal.SIGTERM)
     log = logs.configure("worker", pid=os.getpid(), started=round(time.time(), 3))
     listener = socket.socket(fileno=fd)
     listener.setblocking(False)
