@@ -17,6 +17,7 @@ from infra.ports import endpoints, need
 from infra.settings import Paths, Settings
 from infra.sidecar import Duty
 from infra.stack.processes import marked
+from infra.traffic.duties import traffic_duties
 from infra.triton import Triton
 from infra.triton.stubs import Stubs
 from serving.clock import Clock, ClockError
@@ -38,6 +39,7 @@ def all_duties(settings: Settings) -> list[Duty]:
     """The duties of this home, none of them begun."""
     recording: list[Recorder] = []
     duties = [routes(settings), neurons(settings), prices(settings, recording), releases(settings)]
+    duties += traffic_duties(settings)
     return [*duties, recorder(settings, recording)] if settings.prices.record else duties
 
 

@@ -40,6 +40,8 @@ class Mark(msgspec.Struct, frozen=True):
     last: float
     at: float
     """When it was shipped, unix s."""
+    damaged_bytes: int = 0
+    """Bytes behind a torn or damaged frame; a killed writer leaves less than one frame."""
 
 
 class _Pending(msgspec.Struct, frozen=True):
@@ -71,6 +73,9 @@ class Kept(msgspec.Struct, frozen=True):
     """Closed segments that are not in the object store."""
     lag_s: float = 0.0
     """Age of the oldest of them, seconds since its last record."""
+    shipped_rows: int = 0
+    """Rows of every segment that has a mark here."""
+    damaged_bytes: int = 0
     bodies_dropped: int = 0
     rows_expired: int = 0
 
@@ -97,6 +102,7 @@ class Keeper:
         self.folder = folder
         self._cap, self._keep_s, self._ship, self._now = cap_bytes, keep_s, ship, now
         self._totals = read_totals(folder)
+        self._marks: dict[str, Mark] = {}
 
     def hold(self) -> Kept:
         """Drop what must go. Raises OSError when the disk does not let it."""
@@ -118,15 +124,21 @@ class Keeper:
         waiting = [each.written for each in held if not each.shipped and not each.live] if self._ship else []
         return Kept(
             bytes=total, over=max(0, total - self._cap), unshipped=len(waiting),
-            lag_s=max(0.0, now - min(waiting, default=now)), bodies_dropped=self._totals.bodies_dropped,
-            rows_expired=self._totals.rows_expired,
+            lag_s=max(0.0, now - min(waiting, default=now)),
+            shipped_rows=sum(mark.rows for mark in self._marks.values()),
+            damaged_bytes=sum(mark.damaged_bytes for mark in self._marks.values()),
+            bodies_dropped=self._totals.bodies_dropped, rows_expired=self._totals.rows_expired,
         )  # fmt: skip
 
     def _look(self) -> list[_Held]:
+        """Segments as they are, and every mark; marks never change, and are read once."""
+        names = {path.stem for path in self.folder.glob(f"*{MARK}")}
+        fresh = {name: read_mark(self.folder / f"{name}{SUFFIX}") for name in names - self._marks.keys()}
+        self._marks = {name: mark for name, mark in (self._marks | fresh).items() if mark and name in names}
         held = []
         for path in segments(self.folder):
             with contextlib.suppress(FileNotFoundError):
-                stat, shipped = path.stat(), read_mark(path) is not None
+                stat, shipped = path.stat(), path.stem in self._marks
                 held.append(_Held(path, stat.st_size, stat.st_mtime, shipped, not shipped and is_live(path)))
         return held
 

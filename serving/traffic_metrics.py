@@ -19,16 +19,12 @@ SHIPPING = "shipping.json"
 
 
 class Shipping(msgspec.Struct):
-    """``shipping.json`` in the record's folder: what the sidecar has shipped, since this home's first start."""
+    """``shipping.json`` in the record's folder: how shipping fares, since this home's first start."""
 
     at: float = 0.0
-    """When a run last found nothing left to ship, unix s."""
-    objects: int = 0
-    rows: int = 0
+    """When a run last left nothing to ship, unix s."""
     failures: int = 0
     """Runs that stopped at a fault."""
-    damaged_bytes: int = 0
-    """Bytes behind a torn or damaged frame; a killed writer leaves less than one frame."""
     error: str | None = None
     """What the last run stopped at; None after a good one."""
 
@@ -94,13 +90,14 @@ class TrafficMetrics(Collector):
         yield GaugeMetricFamily(
             "headframe_traffic_shipping_lag_seconds", "Age of the oldest closed segment not shipped.", value=kept.lag_s
         )
-        yield CounterMetricFamily("headframe_traffic_shipped", "Records shipped.", value=shipping.rows)
-        yield CounterMetricFamily("headframe_traffic_objects", "Segments shipped.", value=shipping.objects)
+        yield GaugeMetricFamily(
+            "headframe_traffic_shipped_rows", "Records shipped in the last 30 days.", value=kept.shipped_rows
+        )
         yield CounterMetricFamily(
             "headframe_traffic_shipping_failures", "Shipping runs that stopped at a fault.", value=shipping.failures
         )
-        yield CounterMetricFamily(
+        yield GaugeMetricFamily(
             "headframe_traffic_damaged_bytes",
-            "Bytes of shipped segments behind a damage.",
-            value=shipping.damaged_bytes,
+            "Bytes of segments shipped in the last 30 days that lie behind a torn or damaged frame.",
+            value=kept.damaged_bytes,
         )

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from serving.records import TensorBytes, TrafficRecord
-from serving.segments import MAGIC, Segment, frame, frames, is_live, segments
+from serving.records import TensorBytes
+from serving.segments import Segment, is_live, segments
 from serving.traffic import TrafficWriter, read_records
-
-
-def record(number: int, **facts: Any) -> TrafficRecord:
-    body = {
-        "request": b"inputs %d" % number,
-        "tensors": {"X": TensorBytes("FP32", [1, 2], bytes(8))},
-        "answer_digest": "d" * 64,
-        **facts,
-    }
-    return TrafficRecord(
-        request_id=f"id-{number}", at=1000.0 + number, subnet_at=0.0, dialect="legacy", caller="5G", slot="s",
-        synapse="S", role="stable", release="r", status=200, code="ok", **body,
-    )  # fmt: skip
+from tests.serving.callers import btauth
+from tests.serving.fake_triton import FakeTriton, doubled
+from tests.serving.gateways import Box, write_routes
+from tests.serving.records import record
 
 
 def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
@@ -57,35 +49,26 @@ def test_segments_rotate_by_size_and_by_time(tmp_path: Path) -> None:
     assert len(segments(tmp_path / "time")) == 3
 
 
-@given(st.lists(st.binary(min_size=1, max_size=50), max_size=8), st.data())
-@settings(max_examples=200)
-def test_a_torn_tail_costs_the_torn_record_alone(payloads: list[bytes], data: st.DataObject) -> None:
-    whole = MAGIC + b"".join(map(frame, payloads))
-    cut = data.draw(st.integers(0, len(whole)))
-    found = list(frames(whole[:cut]))
-    assert found == payloads[: len(found)]
-    lengths = [len(MAGIC)]
-    for payload in payloads:
-        lengths.append(lengths[-1] + len(frame(payload)))
-    assert len(found) == max(0, sum(length <= cut for length in lengths) - 1)
+def test_an_old_segment_is_closed_though_no_record_comes(tmp_path: Path) -> None:
+    writer = TrafficWriter(tmp_path, segment_s=0.0, sync_s=0.005)
+    writer.append(record(1))
+    (path,) = segments(tmp_path)
+    _until(lambda: not is_live(path))
+    writer.append(record(2))
+    writer.close()
+    assert list(read_records(tmp_path)) == [record(1), record(2)]
+    assert len(segments(tmp_path)) == 2
 
 
-@given(st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=5), st.data())
-def test_a_flipped_byte_is_noticed(payloads: list[bytes], data: st.DataObject) -> None:
-    whole = bytearray(MAGIC + b"".join(map(frame, payloads)))
-    at = data.draw(st.integers(0, len(whole) - 1))
-    whole[at] ^= 1 << data.draw(st.integers(0, 7))
-    found = list(frames(bytes(whole)))
-    assert found == payloads[: len(found)]
-    assert len(found) < len(payloads)
-
-
-def test_a_segment_is_live_as_long_as_its_writer_is(tmp_path: Path) -> None:
-    segment = Segment(tmp_path / "a.seg")
-    assert is_live(segment.path)
-    segment.close()
-    assert not is_live(segment.path)
-    assert not is_live(tmp_path / "none.seg")
+def test_records_are_synced_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("serving.segments.os.fdatasync", synced.append)
+    writer = TrafficWriter(tmp_path, sync_s=0.005)
+    writer.append(record(1))
+    _until(lambda: len(synced) == 1)
+    writer.append(record(2))
+    _until(lambda: len(synced) == 2)
+    writer.close()
 
 
 def test_a_full_disk_begins_a_new_segment_and_then_counts_what_is_lost(
@@ -110,12 +93,88 @@ def test_a_full_disk_begins_a_new_segment_and_then_counts_what_is_lost(
     assert [each.request_id for each in read_records(tmp_path)] == ["id-1", "id-2", "id-4"]
 
 
+def test_a_disk_that_takes_nothing_leaves_no_files_and_no_handles(tmp_path: Path) -> None:
+    writer = TrafficWriter(tmp_path, sync_s=3600.0)
+    assert writer.append(record(1))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))  # the kernel itself refuses to write
+        before = len(os.listdir("/proc/self/fd"))
+        assert [writer.append(record(number)) for number in range(2, 102)] == [False] * 100
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert writer.lost == 100
+    assert writer.append(record(102))  # by itself, as soon as it can
+    writer.close()
+    assert [each.request_id for each in read_records(tmp_path)] == ["id-1", "id-102"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
+async def test_serving_goes_on_while_the_disk_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(fd: int, data: bytes) -> int:
+        raise OSError(code, os.strerror(code))
+
+    write_routes(tmp_path, stable="tiny-a")
+    box = Box(tmp_path, FakeTriton(tiny_a=doubled))
+    with monkeypatch.context() as patched:
+        patched.setattr("serving.segments.os.write", refuse)
+        assert (await box.ask(btauth("/Double", {"x": [1.0]}))).status == 200
+        box.gateway.keep()
+        assert box.count("headframe_traffic_lost") == 1
+    assert (await box.ask(btauth("/Double", {"x": [2.0]}))).status == 200
+    box.close()
+    assert [each.request for each in read_records(tmp_path / "traffic")] == [b"[2.0]"]
+
+
+def test_without_bodies_only_digest_rows_are_written(tmp_path: Path) -> None:
+    writer = TrafficWriter(tmp_path, bodies=False)
+    writer.append(record(1))
+    writer.close()
+    assert list(read_records(tmp_path)) == [record(1, request=b"", tensors={})]
+
+
 def test_a_record_of_a_later_version_is_passed_over(tmp_path: Path) -> None:
     segment = Segment(tmp_path / "a.seg")
     segment.append(msgspec.msgpack.encode({"request_id": 5}))
     segment.append(msgspec.msgpack.encode(record(1)))
     segment.close()
     assert [each.request_id for each in read_records(tmp_path)] == ["id-1"]
+
+
+def test_records_of_the_first_version_are_read(tmp_path: Path) -> None:
+    first = {
+        "request_id": "a-1", "at": 1.5, "subnet_at": 1.25, "dialect": "btauth", "caller": "5G", "slot": "s",
+        "synapse": "S", "role": "stable", "release": None, "status": 429, "code": "budget", "reason": None,
+        "request": b"{}", "seed": 2**63 - 1, "inputs": {"price": 1.0},
+        "tensors": {"X": {"dtype": "FP32", "shape": [1], "data": b"1234"}}, "answer_digest": None, "answer_bytes": 7,
+        "deadline_s": 4.0, "timings_ms": {"total": 1.0},
+    }  # fmt: skip
+    segment = Segment(tmp_path / "a.seg")
+    segment.append(msgspec.msgpack.encode(first))
+    segment.close()
+    (found,) = read_records(tmp_path)
+    assert {name: getattr(found, name) for name in first if name != "tensors"} == {
+        name: value for name, value in first.items() if name != "tensors"
+    }
+    assert found.tensors == {"X": TensorBytes("FP32", [1], b"1234")}
+    assert (found.receiver, found.netuid, found.authenticated, found.given, found.answer_crc) == (
+        "",
+        0,
+        False,
+        b"",
+        None,
+    )
+
+
+def _until(reached: Callable[[], bool], limit_s: float = 10.0) -> None:
+    end = time.monotonic() + limit_s
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 _WRITER = """

@@ -1,0 +1,1 @@
+"""The traffic record beyond the gateway's disk: shipped as Parquet, read back, answered again, reconciled."""
