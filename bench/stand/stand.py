@@ -47,9 +47,9 @@ def hotkey(uri: str) -> Hotkey:
 class Stand:
     """A gateway that serves ``/Echo`` and Synth's ``/Simulation``, for a ``with`` block.
 
-    Budgets are wide open. `config` overrides fields of the GatewayConfig; `slots` names further slots of shipped subnets whose routes are
-    to be served without a release; `triton` is a model server that runs already; `runner` is a module whose `run`
-    takes the config.
+    Budgets are wide open. `config` overrides fields of the GatewayConfig; `slots` names further slots of shipped
+    subnets whose routes are to be served without a release; `triton` is a model server that runs already; `runner` is
+    a module whose `run` takes the config.
     """
 
     def __init__(
