@@ -67,6 +67,8 @@ class Exchange:
         if self.body_read or self.head is None:
             return False
         declared = self.head.fields.get(b"content-length", b"0")
+        if b"expect" in self.head.fields:  # it waits for leave to send, which it does not get
+            return True
         return b"transfer-encoding" in self.head.fields or not declared.isdigit() or int(declared) > _DRAINABLE
 
 
@@ -241,3 +243,5 @@ class Gateway:
     def keep(self) -> None:
         """Housekeeping, every second."""
         self.metrics.levels(in_flight=self.admission.in_flight, waiting=self.admission.waiting, lost=self.traffic.lost)
+        self.metrics.door(connections=self.door.connections.count, addresses=len(self.door.junk))
+        self.metrics.breakers(*self.answerer.breakers.open_ones())

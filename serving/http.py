@@ -1,83 +1,252 @@
 """HTTP/1.1 for the public port: uvicorn's httptools protocol, with the limits it lacks.
 
-It adds a deadline for heads (a connection that says nothing is closed), a bound on an endless head before it is
-whole, the request target as it was sent, and an error body in our own shape.
+A connection is closed when it says nothing for too long, when its head is endless or its body more framing than
+content, when it takes nothing of a long reply, and when the worker holds too many. A caller that hangs up ends the
+work on its request. What is not HTTP, or has more than one reading, gets an error body in our own shape.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from serving.addresses import NOWHERE
 from serving.errors import Refusal
 from serving.wire.claim import reads_bt_headers
 from serving.wire.head import MAX_BYTES
 from serving.wire.reply import refusal
 
+if TYPE_CHECKING:
+    from serving.app import Gateway
+
 HEAD_DEADLINE_S = 10.0
+"""From the first byte of a head, or from the connection's beginning, to the head's end."""
 KEEP_ALIVE_S = 75.0
+"""How long a connection may rest between requests."""
+TAKE_DEADLINE_S = 30.0
+"""A caller that takes less than `LEAST_TAKEN` of a waiting reply in this time is cut off."""
+LEAST_TAKEN = 64 * 1024
+MAX_PIPELINED = 16
+"""Requests that may wait on one connection behind the one that is answered."""
 _SLACK = 4096
 """Request line and separators, which `wire.head` does not count."""
+_FREE_FRAMING = 64 * 1024
+_PIECE = 64
+"""Bytes that a piece of a body is charged: it costs a call whatever its size."""
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection of the public port."""
+    """One connection of the public port; the application behind it is a `Gateway`."""
 
+    gone = False
+    _admitted = False
+    _proven = False
+    _deaf = False
+    """What still comes is thrown away: it cannot be read any more."""
     _head_timer: asyncio.TimerHandle | None = None
+    _take_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_head = False
+    _in_body = False
+    _framing = 0
+    """Bytes of the present body's framing and the cost of its pieces, less its content."""
+    _content = 0
+    """Bytes of content in what came last."""
+    _untaken = 0
+    _answering: RequestResponseCycle | None = None
+    _task: asyncio.Task[None] | None = None
+
+    # The connection's life
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.gateway: Gateway = self.config.loaded_app
+        self._peer = self.gateway.door.origins.peer(self.client[0]) if self.client else NOWHERE
+        full = self.gateway.door.connections.admit(None if self._peer.trusted else self._peer.address, self)
+        if full:
+            self.gateway.metrics.cut(full)
+            transport.abort()
+            return
+        self._admitted = True
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.gone = True
         self._disarm()
+        self._stop_watching()
+        if self._admitted:
+            self.gateway.door.connections.leave(self._peer.address, self)
         super().connection_lost(exc)
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            assert self._task is not None
+            self._task.cancel()  # frees its place, wherever it is
+
+    def prove(self) -> None:
+        """A signature that came over this connection was good."""
+        if not self._proven:
+            self._proven = True
+            self.gateway.door.connections.forget(self._peer.address, self)
+
+    def drop(self) -> None:
+        """Close it now: a newcomer needs the room."""
+        self._cut("total")
+
+    def quiet(self) -> bool:
+        """Whether no request of this connection is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    # What comes in
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.transport.is_closing():
+        self._unset_keepalive_if_required()
+        if self._deaf:
             return
+        try:
+            self.parser.feed_data(data)
+            self._check_sizes(data)
+        except httptools.HttpParserUpgrade:
+            self._hear_no_more()  # the road refuses it
+        except httptools.HttpParserError as error:
+            ours = error.__context__
+            self._refuse(ours if isinstance(ours, Refusal) else Refusal(400, "bad_http", "this is not HTTP/1.1"))
+        except Refusal as refused:
+            self._refuse(refused)
+        if self._head_timer is None and self.quiet() and not self.transport.is_closing():
+            self._arm()  # a further head comes in pieces
+
+    def _check_sizes(self, data: bytes) -> None:
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_BYTES + _SLACK:
-                self._refuse(431, "the head is too large")
-                return
-        if self._head_timer is None and self.quiet():  # a further head comes in pieces
-            self._arm()
+                raise Refusal(431, "headers_too_large", "the head is too large")
+        elif self._in_body:
+            self._count_framing(len(data) - self._content)
+        self._content = 0
 
     def on_message_begin(self) -> None:
         self._in_head = True
         self._head_bytes = 0
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:  # a trailer would pass for a header that was there from the start
+            raise Refusal(400, "trailers", "fields after the body are not accepted")
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head, self._in_body, self._framing, self._content = False, True, 0, 0
         self._disarm()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise Refusal(400, "pipelined", "too many requests at once on one connection")
         self.scope["headframe.target"] = self.url  # type: ignore[typeddict-unknown-key]
+        self.scope["headframe.connection"] = self  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
 
-    def quiet(self) -> bool:
-        """Whether no request of this connection is being answered."""
-        return self.cycle is None or self.cycle.response_complete
+    def on_body(self, body: bytes) -> None:
+        self._content += len(body)
+        self._count_framing(_PIECE - len(body))
+        super().on_body(body)
+
+    def _count_framing(self, size: int) -> None:
+        self._framing += size
+        if self._framing > _FREE_FRAMING:
+            raise Refusal(400, "bad_chunks", "the body is more framing than content")
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        self._task = self.loop.create_task(cycle.run_asgi(app))
+        self._task.add_done_callback(self.tasks.discard)
+        self.tasks.add(self._task)
+
+    # What is refused here, before the road
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "this is not an HTTP request")
+        self._refuse(Refusal(400, "bad_http", "this is not HTTP/1.1"))
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, refused: Refusal) -> None:
+        """Say so and close; where an earlier request is being answered, close after its reply instead."""
         if self.transport.is_closing():
             return
-        counted: Any = getattr(self.config.loaded_app, "metrics", None)
-        if counted is not None:
-            counted.refusal(status, "bad_http")
+        self.gateway.metrics.refusal(refused.status, refused.code)
+        self.gateway.door.junk.charge(self._peer.address)
+        if not self._may_speak():
+            self._hear_no_more()
+            return
+        if self._answering is not None:
+            self._answering.disconnected = True  # its own reply must not follow this one
         dendrite = reads_bt_headers(name for name, _ in self.headers or ())
-        answer = refusal("legacy" if dendrite else None, Refusal(status, "bad_http", message), 0.0, close=True)
+        answer = refusal("legacy" if dendrite else None, refused, 0.0, close=True)
         head = b"".join(b"%b: %b\r\n" % header for header in answer.headers)
-        self.transport.write(b"".join((STATUS_LINE[status], head, b"\r\n", answer.body)))
-        self.transport.close()
+        self.transport.write(b"".join((STATUS_LINE[refused.status], head, b"\r\n", answer.body)))
+        self._close()
+
+    def _may_speak(self) -> bool:
+        """Whether a reply now would be taken for the reply to what was refused."""
+        if self._answering is None or self._answering.response_complete:
+            return True
+        return self._in_body and self._answering is self.cycle and not self._answering.response_started
+
+    def _hear_no_more(self) -> None:
+        """Answer what was understood, then close."""
+        self._deaf = True
+        last = self.pipeline[0][0] if self.pipeline else self.cycle
+        if last is not None:
+            last.keep_alive = False
+
+    # What goes out
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_taking()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_watching()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_taking()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        """Close once everything is taken."""
+        if not self.transport.is_closing():
+            self.transport.close()
+        self._watch_taking()
+
+    def _cut(self, why: str) -> None:
+        self.gateway.metrics.cut(why)
+        self.transport.abort()
+
+    # Timers
+
+    def _watch_taking(self) -> None:
+        self._untaken = self.transport.get_write_buffer_size()
+        if self._untaken and self._take_timer is None and not self.gone:
+            self._take_timer = self.loop.call_later(TAKE_DEADLINE_S, self._look_what_was_taken)
+
+    def _look_what_was_taken(self) -> None:
+        self._take_timer = None
+        if self.transport.get_write_buffer_size() > self._untaken - LEAST_TAKEN:
+            self._cut("slow_reader")
+        else:
+            self._watch_taking()
+
+    def _stop_watching(self) -> None:
+        if self._take_timer is not None:
+            self._take_timer.cancel()
+            self._take_timer = None
 
     def _arm(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_DEADLINE_S, self._head_late)
@@ -90,4 +259,5 @@ class Protocol(HttpToolsProtocol):
     def _head_late(self) -> None:
         self._head_timer = None
         if self.quiet() and not self.transport.is_closing():
-            self.transport.close()
+            self.gateway.metrics.cut("slow_head")
+            self._close()

@@ -71,6 +71,29 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
+        self._cut = Counter(
+            "headframe_connections_cut",
+            "Connections closed by us. why: address (too many of one), total (too many), slow_head, slow_reader.",
+            ["why"],
+            registry=registry,
+        )
+        self._connections = Gauge(
+            "headframe_connections", "Connections open now.", registry=registry, multiprocess_mode="livesum"
+        )
+        self._addresses = Gauge(
+            "headframe_junk_addresses",
+            "Addresses (and hotkeys claimed from them) that sent junk of late.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._breakers = Gauge(
+            "headframe_breakers_open",
+            "Breakers that are open or half-open, over all workers. what: server, release.",
+            ["what"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+
     def request(self, *, dialect: str | None, route: str, outcome: str, call: Call | None, stages: Stages) -> None:
         """One finished request."""
         caller = CLASSES[call.caller.priority] if call is not None else "unknown"
@@ -96,3 +119,17 @@ class Metrics:
         self._in_flight.set(in_flight)
         self._waiting.set(waiting)
         self._lost.set(lost)
+
+    def cut(self, why: str) -> None:
+        """One connection that we closed on a caller."""
+        self._cut.labels(why).inc()
+
+    def door(self, *, connections: int, addresses: int) -> None:
+        """What this worker's door holds."""
+        self._connections.set(connections)
+        self._addresses.set(addresses)
+
+    def breakers(self, server: bool, releases: int) -> None:
+        """Whether the server's breaker is open in this worker, and how many releases' are."""
+        self._breakers.labels("server").set(server)
+        self._breakers.labels("release").set(releases)
