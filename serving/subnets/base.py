@@ -25,6 +25,10 @@ class Task(NamedTuple):
     """The request's inputs in one fixed spelling: what the seed, the canary choice and the traffic record use."""
     given: bytes = b""
     """The same inputs as the caller spelt them, where a reply that echoes them would otherwise differ; else empty."""
+    needs_model: bool = True
+    """False for a request that wants an empty answer; `Route.answer` then gets no tensors."""
+    drift: Sequence[str] = ()
+    """Where the request, though good, strays from the subnet's schema as we know it: our own words, for counters."""
 
 
 class Inputs(NamedTuple):

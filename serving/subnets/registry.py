@@ -10,12 +10,18 @@ from serving.config import SubnetSpec
 from serving.errors import UserError
 from serving.subnets.base import Subnet
 
-FACTORIES = {"synth": "serving.subnets.synth.protocol:synth"}
+FACTORIES = {
+    "synth": "serving.subnets.synth.protocol:synth",
+    "itsai": "serving.subnets.itsai.protocol:itsai",
+    "poker44": "serving.subnets.poker44.protocol:poker44",
+}
 """By the part of a slot's name before the first dash. A new subnet adds one line here."""
+OPTIONS = {"synth": ("max_price_age", "use_stale")}
+"""What a factory takes; one that is not named here takes nothing."""
 
 
 def specs(slots: Sequence[str], **options: Any) -> list[SubnetSpec]:
-    """What to make for these slots; `options` (``max_price_age``, ``use_stale``) go to every factory."""
+    """What to make for these slots; of the `options` each factory gets those that it takes."""
     wanted: list[str] = []
     for slot in slots:
         name = slot.partition("-")[0]
@@ -24,7 +30,10 @@ def specs(slots: Sequence[str], **options: Any) -> list[SubnetSpec]:
             raise UserError(f"setting slots: no subnet serves {slot!r}; known subnets: {known}")
         if name not in wanted:
             wanted.append(name)
-    return [SubnetSpec(FACTORIES[name], dict(options)) for name in wanted]
+    return [
+        SubnetSpec(FACTORIES[name], {key: options[key] for key in OPTIONS.get(name, ()) if key in options})
+        for name in wanted
+    ]
 
 
 def make(described: Iterable[SubnetSpec]) -> list[Subnet]:
