@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import (
@@ -22,28 +22,42 @@ ROOT = Path(__file__).resolve().parent.parent
 """The checkout (or site-packages) that holds the five packages."""
 
 Profile = Literal["local", "test", "finney"]
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Ports(_Part):
-    """TCP ports on the bind address; 0 picks a free one and keeps it for this home."""
+Port = Annotated[int, Field(ge=0, le=65535)]
 
-    gateway: int = 0
-    private: int = 0
-    triton_grpc: int = 0
-    triton_http: int = 0
-    triton_metrics: int = 0
-    prefect: int = 0
-    mlflow: int = 0
-    s3: int = 0
-    s3_master: int = 0
-    s3_volume: int = 0
-    s3_filer: int = 0
-    s3_admin: int = 0
-    s3_metrics: int = 0
+
+class Ports(_Part):
+    """TCP ports on the bind address, 0 to 65535; 0 picks a free one and keeps it for this home."""
+
+    gateway: Port = 0
+    private: Port = 0
+    triton_grpc: Port = 0
+    triton_http: Port = 0
+    triton_metrics: Port = 0
+    prefect: Port = 0
+    mlflow: Port = 0
+    s3: Port = 0
+    s3_master: Port = 0
+    s3_volume: Port = 0
+    s3_filer: Port = 0
+    s3_admin: Port = 0
+    s3_metrics: Port = 0
+
+    @model_validator(mode="after")
+    def _each_its_own(self) -> Ports:
+        chosen: dict[int, str] = {}
+        for name in type(self).model_fields:
+            port = int(getattr(self, name))
+            if port and port in chosen:
+                raise ValueError(f"{chosen[port]} and {name} are both {port}; each needs its own")
+            chosen[port] = name
+        return self
 
 
 class S3(_Part):
@@ -61,16 +75,32 @@ class Gateway(_Part):
     """The validator-facing server."""
 
     workers: int = Field(default=2, ge=1, le=64)
-    stake_threshold: float = 1000.0
+    private_bind: str = "127.0.0.1"
+    """Where health and metrics listen; another address lets a Prometheus elsewhere ask, and everybody else too."""
+    stake_threshold: float = Field(default=1000.0, ge=0, allow_inf_nan=False)
     """TAO of stake weight below which a permitted validator is still refused."""
     allow: tuple[str, ...] = ()
     """Hotkeys that need neither permit nor stake."""
     deny: tuple[str, ...] = ()
     """Hotkeys refused whatever their stake."""
-    requests_per_s: float = Field(default=50.0, gt=0)
+    requests_per_s: float = Field(default=50.0, gt=0, allow_inf_nan=False)
     """Of one hotkey, sustained."""
     burst: int = Field(default=200, ge=1)
     """Requests that one hotkey may send at once."""
+    in_flight: int = Field(default=16, ge=1)
+    """Requests that one worker has in Triton at a time."""
+    waiting: int = Field(default=64, ge=0)
+    """Requests that may wait in one worker for a place in Triton."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks of our own reverse proxies, whose X-Forwarded-For is believed."""
+    junk_per_s: float = Field(default=20.0, gt=0, allow_inf_nan=False)
+    """Requests without a good signature that one address may send to one worker, sustained."""
+    junk_burst: int = Field(default=200, ge=1)
+    """The same, at once."""
+    connections_per_address: int = Field(default=512, ge=1)
+    """To one worker, not counting those over which a good signature came."""
+    connections: int = Field(default=4096, ge=1)
+    """To one worker, as far as its limit of open files allows."""
     epistula: bool = False
     """Speak Epistula 2 beside the legacy dialect and btauth."""
     schemes: dict[str, Literal["sr25519", "ed25519"]] = Field(default_factory=dict)
@@ -82,7 +112,7 @@ class Gateway(_Part):
     wallet_path: Path = Path("~/.bittensor/wallets")
     hotkey_uri: str = "//Ferdie"
     """Profile ``local`` only: the dev key whose public key is the miner's hotkey."""
-    price_max_age: float = 600.0
+    price_max_age: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     """Seconds; in ``local`` an older price is used and marked stale_price."""
 
 
@@ -155,8 +185,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _local_is_loopback(self) -> Settings:
-        if self.profile == "local" and self.bind not in {"127.0.0.1", "::1", "localhost"}:
-            raise ValueError(f"profile 'local' binds loopback only, not {self.bind}; choose 'test' or 'finney'")
+        for bind in (self.bind, self.gateway.private_bind):
+            if self.profile == "local" and bind not in LOOPBACK:
+                raise ValueError(f"profile 'local' binds loopback only, not {bind}; choose 'test' or 'finney'")
         return self
 
     @classmethod
@@ -190,6 +221,7 @@ class Paths:
         self.routes = home / "serving" / "routes.json"
         self.neurons = home / "serving" / "neurons.json"
         self.prices = home / "serving" / "prices.json"
+        self.pause = home / "serving" / "pause.json"
         self.traffic = home / "traffic"
         self.nonces = home / "nonces.lmdb"
         self.models = home / "triton" / "models"

@@ -8,6 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from serving.addresses import networks
 from serving.config import GatewayConfig
 from serving.errors import UserError
 from serving.miners import Ping, check_hotkey, check_miners, routes_of
@@ -15,10 +16,11 @@ from serving.wire.keys import is_scheme
 
 _AT_LEAST: dict[str, float] = {
     "workers": 1, "in_flight": 1, "burst": 1, "waiting": 0, "shadows": 0, "drain_s": 0, "idle_grace_s": 0,
-    "linger_s": 0,
+    "linger_s": 0, "traffic_disk_cap": 0,
+    "junk_burst": 1, "connections": 1, "connections_per_address": 1,
 }  # fmt: skip
 _ABOVE_ZERO = (
-    "requests_per_s", "routes_max_age", "neurons_max_age", "prices_max_age", "traffic_disk_cap", "traffic_keep_s",
+    "requests_per_s", "junk_per_s", "routes_max_age", "neurons_max_age", "prices_max_age", "traffic_keep_s",
 )  # fmt: skip
 _MOST_WORKERS = 64
 
@@ -57,6 +59,7 @@ def _numbers(config: GatewayConfig) -> None:
 
 
 def _addresses(config: GatewayConfig) -> None:
+    networks(config.trusted_proxies)
     for name, bind in (("bind", config.bind), ("private_bind", config.private_bind)):
         if bind != "localhost" and not _is_address(bind):
             raise UserError(f"gateway: {name} {bind[:64]!r} is no IP address; use 127.0.0.1, or 0.0.0.0 for every one")
