@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,11 +25,20 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(min=1, max=64, help="Worker processes; the settings' by default.")
     ] = None,
+    listen_fd: Annotated[
+        int | None,
+        typer.Option(min=0, help="A listening socket that a supervisor holds open over the gateway's death."),
+    ] = None,
 ) -> None:
     """Answer validators on the public port, and health and metrics on the private one, until SIGTERM."""
+    from serving.listening import take_over
     from serving.server import run
 
-    run(gateway_config(load_settings(), workers=workers))
+    settings = load_settings()
+    config = gateway_config(settings, workers=workers)
+    with contextlib.suppress(OSError):  # the gateway says itself what is wrong with a home
+        settings.paths.serving.mkdir(exist_ok=True)
+    run(config, None if listen_fd is None else take_over(listen_fd, config.port))
 
 
 def gateway_config(settings: Settings, *, workers: int | None = None) -> GatewayConfig:
@@ -63,7 +73,7 @@ def gateway_config(settings: Settings, *, workers: int | None = None) -> Gateway
         port=port("gateway"),
         private_port=port("private"),
         bind=settings.bind,
-        private_bind=settings.bind if local else "127.0.0.1",
+        private_bind=gateway.private_bind,
         workers=workers or gateway.workers,
         triton=need(endpoints(settings).triton_grpc, "Triton"),
         routes=str(paths.routes),
@@ -71,9 +81,17 @@ def gateway_config(settings: Settings, *, workers: int | None = None) -> Gateway
         traffic=str(paths.traffic),
         nonces=str(paths.nonces),
         run=str(paths.run),
+        pause=str(paths.pause),
         clock=str(paths.clock) if local else None,
         requests_per_s=gateway.requests_per_s,
         burst=gateway.burst,
+        in_flight=gateway.in_flight,
+        waiting=gateway.waiting,
+        trusted_proxies=list(gateway.trusted_proxies),
+        junk_per_s=gateway.junk_per_s,
+        junk_burst=gateway.junk_burst,
+        connections_per_address=gateway.connections_per_address,
+        connections=gateway.connections,
         epistula=gateway.epistula,
         schemes=dict(gateway.schemes),
         monotonic_routes=list(gateway.monotonic_routes),

@@ -97,6 +97,7 @@ def up(as_json: AsJson = False) -> None:
         console.print(f"The stack is up after {done.seconds:.0f} s.")
     if done.settings_changed:
         console.print("The settings have changed since it came up; 'headframe down' and 'headframe up' apply them.")
+    _say_if_paused(document)
     console.print(_addresses(document))
 
 
@@ -175,6 +176,12 @@ def stack_status(settings: Settings) -> dict[str, Any]:
     return read_status(settings, hotkey=hotkey)
 
 
+def _say_if_paused(document: dict[str, Any]) -> None:
+    if document["gateway"]["paused"]:
+        reason = document["gateway"]["reason"]
+        console.print(f"Paused ({reason}): every request is answered 503 until 'headframe resume'.", style="yellow")
+
+
 def _addresses(document: dict[str, Any]) -> Table:
     table = Table("", "", box=None, show_header=False)
     table.add_row("validators", document["gateway"]["url"])
@@ -197,6 +204,7 @@ def _show(document: dict[str, Any]) -> None:
     console.print(parts)
     if document["supervisor"]["state"] != "running" and any(p["pids"] for p in document["components"].values()):
         console.print("The supervisor is gone, so nothing that dies is restarted: run 'headframe up'.", style="red")
+    _say_if_paused(document)
     slots = Table("slot", "stable", "canary", "shadow", box=None)
     for name, slot in document["slots"].items():
         slots.add_row(name, *(slot[role] or "-" for role in ("stable", "canary", "shadow")))

@@ -62,13 +62,14 @@ def choose_ports(settings: Settings) -> dict[str, int]:
     A configured port that is taken raises UserError; a remembered one that is taken is picked again.
     """
     remembered = read_ports(settings.paths.ports)
+    binds = {name: settings.bind for name in Ports.model_fields} | {"private": settings.gateway.private_bind}
     chosen: dict[str, int] = {}
     for name in Ports.model_fields:
         wanted = int(getattr(settings.ports, name))
         if wanted:
-            if not is_free(wanted, settings.bind):
+            if not is_free(wanted, binds[name]):
                 raise UserError(
-                    f"port {wanted} for {name} is taken on {settings.bind}; stop what listens there, "
+                    f"port {wanted} for {name} is taken on {binds[name]}; stop what listens there, "
                     f"or set [ports] {name} to another port (0 picks a free one)"
                 )
             chosen[name] = wanted
@@ -77,10 +78,10 @@ def choose_ports(settings: Settings) -> dict[str, int]:
             continue
         kept = remembered.get(name, 0)
         taken = set(chosen.values()) | {p + _GRPC_OFFSET for n, p in chosen.items() if n in _PAIRED}
-        usable = kept and kept not in taken and is_free(kept, settings.bind)
+        usable = kept and kept not in taken and is_free(kept, binds[name])
         if usable and name in _PAIRED:
-            usable = is_free(kept + _GRPC_OFFSET, settings.bind)
-        chosen[name] = kept if usable else _pick(name, settings.bind, taken)
+            usable = is_free(kept + _GRPC_OFFSET, binds[name])
+        chosen[name] = kept if usable else _pick(name, binds[name], taken)
     replace_file(settings.paths.ports, msgspec.json.encode(chosen))
     return chosen
 
@@ -103,12 +104,12 @@ def endpoints(settings: Settings) -> Endpoints:
     """Addresses of the parts: what is configured from outside first, then the embedded ones."""
     ports = read_ports(settings.paths.ports)
 
-    def local(name: str, scheme: str = "http://") -> str | None:
-        return f"{scheme}{settings.bind}:{ports[name]}" if name in ports else None
+    def local(name: str, scheme: str = "http://", host: str = settings.bind) -> str | None:
+        return f"{scheme}{host}:{ports[name]}" if name in ports else None
 
     return Endpoints(
         gateway=local("gateway"),
-        private=local("private"),
+        private=local("private", host=settings.gateway.private_bind),
         triton_grpc=settings.triton_grpc or local("triton_grpc", ""),
         prefect=settings.prefect_url.removesuffix("/api") or local("prefect"),
         mlflow=settings.mlflow_url or local("mlflow"),

@@ -97,15 +97,13 @@ def _read(folder: Path) -> Iterator[Ack]:
             yield msgspec.json.decode(path.read_bytes(), type=Ack)
 
 
-def drained(folder: Path, now: float | None = None) -> int | None:
-    """The generation that every live worker has drained; None when there is no worker.
+def recent(folder: Path, now: float | None = None) -> list[Ack]:
+    """What every worker said that has said something within `SILENT_S` seconds. `now` is monotonic seconds.
 
-    For a reader that may not see the workers' processes, such as one in another container: who has said nothing for
-    `SILENT_S` seconds counts as gone. `now` is monotonic seconds.
+    For a reader that may not see the workers' processes, such as one in another container.
     """
     now = time.monotonic() if now is None else now
-    acks = [ack for ack in _read(folder) if 0 <= now - ack.beat < SILENT_S]
-    return min((ack.drained for ack in acks), default=None)
+    return [ack for ack in _read(folder) if 0 <= now - ack.beat < SILENT_S]
 
 
 def alive(ack: Ack) -> bool:

@@ -15,7 +15,7 @@ from infra.stack.probes import lacks
 from infra.stack.processes import marked
 from infra.stack.supervisor import Info, Supervisor, SupervisorGone
 from serving.clock import Clock
-from serving.state import RouteTable
+from serving.state import RouteTable, read_pause
 
 Slots = dict[str, dict[str, str | None]]
 State = Literal["running", "starting", "unready", "stopped", "failed"]
@@ -129,12 +129,15 @@ def status(settings: Settings, *, hotkey: str | None = None) -> dict[str, Any]:
         here = parts.get(name)
         return address if here is None or supervisor is not None or here.pids else None
 
-    private = where("gateway", at.private)
+    private, paused = where("gateway", at.private), read_pause(settings.paths.pause)
     return {
         "profile": settings.profile,
         "home": str(settings.home),
         "clock": _clock(settings),
-        "gateway": {"url": where("gateway", at.gateway), "private_url": private, "hotkey": hotkey if private else None},
+        "gateway": {
+            "url": where("gateway", at.gateway), "private_url": private, "hotkey": hotkey if private else None,
+            "paused": paused is not None, "reason": paused.reason if paused else None,
+        },
         "triton": {"grpc": where("triton", at.triton_grpc)},
         "prefect": {"url": where("prefect", at.prefect)},
         "mlflow": {"url": where("mlflow", at.mlflow)},
@@ -143,7 +146,7 @@ def status(settings: Settings, *, hotkey: str | None = None) -> dict[str, Any]:
         "slots": slots,
         "supervisor": {"state": "stopped" if supervisor is None else "running", "pid": supervisor},
         "components": {name: msgspec.to_builtins(part) for name, part in parts.items()},
-    }
+    }  # fmt: skip
 
 
 def healthy(document: dict[str, Any]) -> bool:

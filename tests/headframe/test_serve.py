@@ -23,6 +23,7 @@ PORTS = Ports(gateway=18091, private=18092)
 def test_a_local_profile_serves_its_slots_as_the_dev_key_on_recorded_time(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, ports=PORTS, triton_grpc="127.0.0.1:18001")
     config = gateway_config(settings, workers=3)
+    settings.paths.serving.mkdir()
     check(config)
     assert (config.port, config.private_port, config.workers) == (18091, 18092, 3)
     (miner,) = config.miners

@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.acks import SILENT_S, Ack, Desk, alive, begun, drained, folder_of, is_drained, living
+from serving.acks import SILENT_S, Ack, Desk, alive, begun, folder_of, is_drained, living, recent
 from serving.clock import replace_file
 from serving.state import Canary, RouteTable, SlotRoute
 from serving.types import ReleaseId, SlotName
@@ -94,14 +94,14 @@ def test_the_dead_are_left_out_and_swept(tmp_path: Path) -> None:
     child.wait()
 
 
-def test_the_slowest_worker_that_still_speaks_decides(tmp_path: Path) -> None:
+def test_who_speaks_no_more_is_left_out_by_a_reader_that_sees_no_processes(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
-    assert drained(folder) is None
+    assert recent(folder) == []
     now = 1000.0
     for pid, generation, beat in ((1, 8, now - 0.1), (2, 6, now - 20.0), (3, 1, now - SILENT_S), (4, 0, now + 5.0)):
         write(folder, Ack(pid=pid, begun=0, parent=1, beat=beat, routes=9, drained=generation))
     (folder / "5.json").write_bytes(b'{"pid":')
-    assert drained(folder, now) == 6
+    assert [(ack.pid, ack.drained) for ack in recent(folder, now)] == [(1, 8), (2, 6)]
 
 
 def write(folder: Path, ack: Ack) -> None:
