@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc
@@ -79,15 +80,54 @@ class Triton:
             response = await self._stub.ModelInfer(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise fault_of(error.code(), error.details() or "") from None
-        outputs = decode_response(response)
-        served_by = outputs.pop("RELEASE", None)
-        if served_by is None or served_by.size != 1 or served_by.reshape(-1)[0] != release.encode():
-            raise ReleaseFault("wrong_release", "the RELEASE output does not name the release that was asked")
-        return outputs
+        return _own(release, decode_response(response))
+
+    async def stream(
+        self, release: ReleaseId, tensors: Tensors, *, priority: int, timeout_s: float
+    ) -> AsyncGenerator[Tensors, None]:
+        """The outputs of each response of a decoupled release; the first must carry ``RELEASE``, as in `infer`.
+
+        `timeout_s` bounds the whole stream. Raises as `infer` does, after some responses too; a stream that ends
+        without Triton's final mark is a ReleaseFault. Close the generator to cancel what still runs.
+        """
+        if timeout_s <= 0:
+            raise TooLate("too_late")
+        request = encode_request(release, tensors, priority=priority, timeout_s=timeout_s)
+        request.parameters["triton_enable_empty_final_response"].bool_param = True
+        call = self._stub.ModelStreamInfer(iter([request]), timeout=timeout_s)
+        named = False
+        try:
+            async for reply in call:
+                if reply.error_message:
+                    raise fault_told(reply.error_message)
+                response = reply.infer_response
+                if response.outputs:
+                    outputs = decode_response(response)
+                    if not named or "RELEASE" in outputs:
+                        outputs = _own(release, outputs)
+                    named = True
+                    yield outputs
+                if "triton_final_response" in response.parameters and (
+                    response.parameters["triton_final_response"].bool_param
+                ):
+                    return
+        except grpc.aio.AioRpcError as error:
+            raise fault_of(error.code(), error.details() or "") from None
+        finally:
+            call.cancel()
+        raise ReleaseFault("cut_short", "the stream ended without its final response")
 
     async def close(self) -> None:
         """Close the connection; running calls are cancelled."""
         await self._channel.close()
+
+
+def _own(release: ReleaseId, outputs: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """The outputs without ``RELEASE``, which must name the release that was asked."""
+    served_by = outputs.pop("RELEASE", None)
+    if served_by is None or served_by.size != 1 or served_by.reshape(-1)[0] != release.encode():
+        raise ReleaseFault("wrong_release", "the RELEASE output does not name the release that was asked")
+    return outputs
 
 
 def fault_of(code: grpc.StatusCode, detail: str) -> TritonFault:
@@ -103,6 +143,15 @@ def fault_of(code: grpc.StatusCode, detail: str) -> TritonFault:
     if "stub process" in detail.lower():  # the sidecar has the release loaded anew within seconds
         return ReleaseMissing("stub_down", detail)
     return ReleaseFault("release_failed", detail)
+
+
+def fault_told(text: str) -> TritonFault:
+    """What a stream's error means; Triton gives its text alone, without a status."""
+    if "unknown model" in text or "not ready" in text:
+        return ReleaseMissing("release_missing", text)
+    if "timeout expired" in text.lower():
+        return TooLate("too_late", text)
+    return fault_of(grpc.StatusCode.UNKNOWN, text)
 
 
 def encode_request(release: ReleaseId, tensors: Tensors, *, priority: int, timeout_s: float) -> Any:
