@@ -12,6 +12,7 @@ from serving.addresses import networks
 from serving.config import GatewayConfig
 from serving.errors import UserError
 from serving.miners import Ping, check_hotkey, check_miners, routes_of
+from serving.nonces_redis import check_redis
 from serving.wire.keys import is_scheme
 
 _AT_LEAST: dict[str, float] = {
@@ -28,6 +29,8 @@ _MOST_WORKERS = 64
 def check(config: GatewayConfig) -> None:
     """Refuse a config that no gateway could run on (UserError); leaves no trace on the disk."""
     check_miners(config.miners)
+    if config.redis:
+        check_redis(config.redis)
     _wire(config)
     _numbers(config)
     _addresses(config)

@@ -62,7 +62,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     traffic: str
     """Folder of the traffic record."""
     nonces: str
-    """Folder of the replay store (LMDB)."""
+    """Folder of the replay store (LMDB), and of the budgets."""
+    redis: str = ""
+    """URL of the Redis that remembers nonces for several boxes; empty: the store of this box."""
     run: str
     """Folder for metrics files, what the workers say of themselves, and the last good copies of the state files."""
     pause: str | None = None

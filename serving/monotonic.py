@@ -87,8 +87,10 @@ class MonotonicStore:
 
     def close(self) -> None:
         """Let go of the files."""
-        if self._env is not None:
-            self._env.close()
+        with self._opening:
+            if self._env is not None:
+                self._env.close()
+            self._env = None
 
     def _opened(self) -> lmdb.Environment:
         """Opened at the first use: most miners never take such a nonce."""

@@ -114,8 +114,11 @@ def _begin(folder: Path, barrier: int) -> None:
 class NonceStore:
     """The replay store of one box: LMDB, shared by its worker processes."""
 
-    def __init__(self, env: lmdb.Environment, folder: Path, *, retention_s: float, most: int = MOST) -> None:
-        """`retention_s`: at least twice the widest window of any route, in seconds."""
+    def __init__(
+        self, env: lmdb.Environment, folder: Path, *, retention_s: float, most: int = MOST,
+        monotonic: MonotonicStore | None = None,
+    ) -> None:  # fmt: skip
+        """`retention_s`: at least twice the widest window of any route, in seconds. One store a process and folder."""
         self._env = env
         self._folder = folder
         self._retention_ns = int(retention_s * 1e9)
@@ -125,7 +128,7 @@ class NonceStore:
         self._floor = 0
         self._floor_read = -FLOOR_TRUSTED_S
         self._full = False
-        self._monotonic = MonotonicStore(folder / "monotonic")
+        self._monotonic = monotonic or MonotonicStore(folder / "monotonic")
 
     async def spend(self, sender: PublicKey, receiver: PublicKey, nonce: NonceNs, now_ns: int) -> None:
         """See `ReplayStore`. On record in every process when this returns; it takes microseconds, so nothing waits."""

