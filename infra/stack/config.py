@@ -13,13 +13,14 @@ from typing import Any
 from infra.settings import Settings
 from infra.stack.parts import Part, Plan
 from serving.errors import UserError
+from serving.listening import BACKLOG
 
 SOCKET = "supervisor.sock"
 _SOCKET_LIMIT = 107 - 11
 """Bytes of a unix socket's path, less the suffix of the name under which supervisor binds it first."""
 
 PROGRAM = """
-[program:{name}]
+[{kind}:{name}]
 command="%(ENV_HEADFRAME_PYTHON)s" -m infra.stack.launch {name}
 environment=HEADFRAME_COMPONENT="{name}"
 autostart=false
@@ -32,6 +33,10 @@ killasgroup=true
 redirect_stderr=true
 stdout_logfile=../log/{name}.log
 stdout_logfile_maxbytes=0
+"""
+HELD = """\
+socket=tcp://{address}
+socket_backlog={backlog}
 """
 
 SUPERVISORD = """\
@@ -54,20 +59,22 @@ supervisor.rpcinterface_factory=infra.stack.plugin:make
 """
 
 
-def supervisord_conf(parts: Iterable[Part], socket: str = SOCKET) -> str:
+def supervisord_conf(plan: Plan, parts: Iterable[Part], socket: str = SOCKET) -> str:
     """Supervisor's configuration, read in ``<home>/run``: no home, no secret stands in it.
 
     The pause between attempts grows by a second each time and never ends: a miner runs unattended.
     """
     user = "user=root\n" if os.getuid() == 0 else ""  # said outright, or supervisor warns at every start
-    programs = (
-        PROGRAM.format(
-            name=part.name, start_secs=part.start_secs, stop_limit=part.stop_limit,
-            stop_group="true" if part.stop_group else "false",
-        )
-        for part in parts
+    return SUPERVISORD.format(user=user, socket=socket) + "".join(_program(plan, part) for part in parts)
+
+
+def _program(plan: Plan, part: Part) -> str:
+    address = part.held(plan)
+    text = PROGRAM.format(
+        kind="fcgi-program" if address else "program", name=part.name, start_secs=part.start_secs,
+        stop_limit=part.stop_limit, stop_group="true" if part.stop_group else "false",
     )  # fmt: skip
-    return SUPERVISORD.format(user=user, socket=socket) + "".join(programs)
+    return text + HELD.format(address=address, backlog=BACKLOG) if address else text
 
 
 def socket_path(home: Path) -> Path:
@@ -111,7 +118,8 @@ def part_spec(plan: Plan, part: Part) -> str:
     command = part.command(plan)
     env = dict(command.env) | {"HEADFRAME_CONFIG": str(plan.paths.run / "settings.toml")}
     cwd = str(command.cwd) if command.cwd else None
-    return json.dumps({"argv": command.argv, "env": env, "cwd": cwd}, indent=1)
+    sweep = part.held(plan) is None
+    return json.dumps({"argv": command.argv, "env": env, "cwd": cwd, "sweep": sweep}, indent=1)
 
 
 def files(plan: Plan, parts: Iterable[Part]) -> dict[Path, str]:
@@ -121,7 +129,7 @@ def files(plan: Plan, parts: Iterable[Part]) -> dict[Path, str]:
     socket = socket_path(plan.home)
     socket_name = SOCKET if socket.parent == run else str(socket).replace("%", "%%")
     return {
-        run / "supervisord.conf": supervisord_conf(parts, socket_name),
+        run / "supervisord.conf": supervisord_conf(plan, parts, socket_name),
         run / "settings.toml": settings_toml(plan.settings),
         **{run / "parts" / f"{part.name}.json": part_spec(plan, part) for part in parts},
     }

@@ -29,8 +29,8 @@ def main(argv: list[str]) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    # Children of a killed predecessor may still hold its port.
-    stop_marked(home, {name})
+    if spec["sweep"]:  # children of a killed predecessor may still hold its port
+        stop_marked(home, {name})
     if spec["cwd"]:
         os.chdir(spec["cwd"])
     os.execvpe(spec["argv"][0], spec["argv"], environment(dict(os.environ), home, name, spec["env"]))

@@ -70,6 +70,9 @@ class Part:
     """File below ``run`` in which the part counts how often it started a process of its own again."""
     stop_group: bool = True
     """Whether SIGTERM goes to the part's whole process group, or to its first process only, which tells the rest."""
+    held: Callable[[Plan], str | None] = lambda _plan: None
+    """``host:port`` that the supervisor listens on for the part, so that the port outlives it; the part finds the
+    socket as its descriptor 0, and looks after its own left-over processes."""
 
 
 _OWN_ZONES = {"PYTHONTZPATH": ""}
@@ -107,7 +110,14 @@ def _sidecar(plan: Plan) -> Command:
 
 
 def _gateway(plan: Plan) -> Command:
-    return Command((commands.tool("headframe"), "serve"), commands.QUIET)
+    takes_over = ("--listen-fd", "0") if _gateway_port(plan) else ()
+    return Command((commands.tool("headframe"), "serve", *takes_over), commands.QUIET)
+
+
+def _gateway_port(plan: Plan) -> str | None:
+    """Supervisor can hold an IPv4 socket only; on another address the gateway listens for itself."""
+    bind = plan.settings.bind
+    return None if ":" in bind else f"{bind}:{plan.ports['gateway']}"
 
 
 def _flows(plan: Plan) -> Command:
@@ -132,7 +142,7 @@ PARTS = (
     Part("sidecar", _sidecar, lambda p: probes.sidecar(p.paths), needs=("s3",)),
     Part("gateway", _gateway,
          lambda p: probes.http(p.endpoints.private, "/healthz"), needs=("triton", "sidecar"),
-         stop_limit=40, stop_rank=0, stop_group=False, restarts_file="worker_restarts"),
+         stop_limit=40, stop_rank=0, stop_group=False, restarts_file="worker_restarts", held=_gateway_port),
     Part("flows", _flows, _flows_probe, needs=("prefect",),
          start_secs=5, stop_limit=15),
 )  # fmt: skip

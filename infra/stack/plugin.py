@@ -1,6 +1,7 @@
-"""What runs inside supervisord: it counts restarts and keeps the logs small.
+"""What runs inside supervisord: it counts restarts, keeps the logs small and listening sockets open.
 
-Supervisor keeps no such count, and a part writes its log itself (see `launch`), so both are done here.
+Supervisor keeps no such count, a part writes its log itself (see `launch`), and supervisor would close a socket that it
+hands to a part (``fcgi-program``) with that part's death, so all of it is done here.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Plugin:
     def __init__(self, log: Path) -> None:
         self._log = log
         self._starts: Counter[str] = Counter()
+        self._sockets: dict[str, Any] = {}
 
     def restarts(self) -> dict[str, int]:
         """How often each part was started again since the supervisor came up."""
@@ -41,7 +43,11 @@ class Plugin:
 
     def _on_start(self, event: Any) -> None:
         """Supervisor's event for every spawn, the first one included."""
-        self._starts[str(event.process.config.name)] += 1
+        name = str(event.process.config.name)
+        self._starts[name] += 1
+        held = getattr(event.process, "fcgi_sock", None)
+        if held is not None:  # supervisor counts the holders, and closes a socket that has none
+            self._sockets.setdefault(name, held)
 
     def _on_tick(self, _event: Any) -> None:
         """Supervisor's event of every minute."""

@@ -23,7 +23,7 @@ PORTS = Ports(gateway=18091, private=18092)
 def test_a_local_profile_serves_its_slots_as_the_dev_key_on_recorded_time(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, ports=PORTS, triton_grpc="127.0.0.1:18001")
     config = gateway_config(settings, workers=3)
-    settings.paths.serving.mkdir()
+    settings.paths.serving.mkdir(parents=True)
     check(config)
     assert (config.port, config.private_port, config.workers) == (18091, 18092, 3)
     (miner,) = config.miners
@@ -32,13 +32,14 @@ def test_a_local_profile_serves_its_slots_as_the_dev_key_on_recorded_time(tmp_pa
     assert miner.hotkey == Keypair.create_from_uri("//Ferdie").ss58_address
     assert config.clock == str(tmp_path / "clock.json")
     assert decode(encode(config)) == config
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [settings.paths.serving]
 
 
 def test_a_real_network_has_wall_time_and_no_stale_prices(tmp_path: Path) -> None:
     wallet(tmp_path)
     settings = real(tmp_path)
     config = gateway_config(settings)
+    settings.paths.serving.mkdir(parents=True)
     check(config)
     assert config.clock is None
     assert config.bind == "0.0.0.0"

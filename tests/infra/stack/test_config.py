@@ -16,6 +16,7 @@ from infra.settings import S3, Gateway, Settings
 from infra.stack.config import (
     files,
     make_socket_folder,
+    part_spec,
     settings_toml,
     socket_path,
     supervisord_conf,
@@ -31,16 +32,37 @@ def plan(home: Path, **settings: object) -> Plan:
     return Plan(found, choose_ports(found))
 
 
-def test_the_configuration_has_a_section_for_every_part() -> None:
+def parsed(made: Plan) -> configparser.RawConfigParser:
     parser = configparser.RawConfigParser()
-    parser.read_string(supervisord_conf(PARTS))
+    parser.read_string(supervisord_conf(made, PARTS))
+    return parser
+
+
+def test_the_configuration_has_a_section_for_every_part(tmp_path: Path) -> None:
+    parser = parsed(plan(tmp_path))
     for part in PARTS:
-        section = parser[f"program:{part.name}"]
+        section = parser[f"{'fcgi-' if part.name == 'gateway' else ''}program:{part.name}"]
         assert section["command"].endswith(f"infra.stack.launch {part.name}")
         assert (section["autorestart"], section["killasgroup"]) == ("true", "true")
         assert int(section["stopwaitsecs"]) == part.stop_limit
-    assert parser["program:gateway"]["stopasgroup"] == "false"
+    assert parser["fcgi-program:gateway"]["stopasgroup"] == "false"
     assert parser["program:mlflow"]["stopasgroup"] == "true"
+
+
+def test_the_supervisor_holds_the_gateways_port(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    section = parsed(made)["fcgi-program:gateway"]
+    assert section["socket"] == f"tcp://127.0.0.1:{made.ports['gateway']}"
+    specs = {part.name: json.loads(part_spec(made, part)) for part in PARTS}
+    assert specs["gateway"]["argv"][1:] == ["serve", "--listen-fd", "0"]
+    assert [name for name, spec in specs.items() if not spec["sweep"]] == ["gateway"]
+
+
+def test_on_ipv6_which_supervisor_cannot_hold_the_gateway_listens_for_itself(tmp_path: Path) -> None:
+    made = Plan(Settings(home=tmp_path, bind="::1"), plan(tmp_path).ports)
+    assert "program:gateway" in parsed(made)
+    spec = json.loads(part_spec(made, next(part for part in PARTS if part.name == "gateway")))
+    assert (spec["argv"][1:], spec["sweep"]) == (["serve"], True)
 
 
 def test_no_path_and_no_key_stands_in_it(tmp_path: Path) -> None:

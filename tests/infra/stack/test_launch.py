@@ -39,7 +39,7 @@ def test_it_becomes_the_program_word_for_word_and_writes_its_log(tmp_path: Path)
         "a b",
         "\"%s' #;",
     ]
-    spec = {"argv": argv, "env": {"X": "1 $2"}, "cwd": str(tmp_path)}
+    spec = {"argv": argv, "env": {"X": "1 $2"}, "cwd": str(tmp_path), "sweep": True}
     (tmp_path / "run" / "parts" / "odd.json").write_text(json.dumps(spec))
     environ = {**os.environ, **markers(tmp_path, "odd")}
     for _ in range(2):
