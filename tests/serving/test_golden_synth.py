@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from bittensor_core import Keypair
 
 from serving.clock import Clock
 from serving.state import AssetPrices, Neuron, NeuronTable, PriceBook, RouteTable, SlotRoute, write_state
@@ -44,8 +44,9 @@ def request_of(case: dict[str, Any]) -> callers.Request:
 
 
 @pytest.fixture
-def box(tmp_path: Path) -> Iterator[Box]:
-    senders = {case["sender_ss58"] for case in REQUESTS}
+def box(tmp_path: Path, case: dict[str, Any]) -> Iterator[Box]:
+    """The miner at which a case arrives."""
+    senders = {one["sender_ss58"] for one in REQUESTS}
     neurons = [Neuron(Hotkey(sender), uid, 50_000.0, True) for uid, sender in enumerate(sorted(senders))]
     write_state(tmp_path / "neurons.json", NeuronTable(50, 0.0, neurons))
     route = SlotRoute(stable=ReleaseId("synth-a"))
@@ -54,18 +55,17 @@ def box(tmp_path: Path) -> Iterator[Box]:
     )
     start = int(REQUESTS[0]["nonce_ns"]) // 10**9
     assets = {
-        Asset(json.loads(case["body_utf8"])["simulation_input"]["asset"]): AssetPrices(
+        Asset(json.loads(one["body_utf8"])["simulation_input"]["asset"]): AssetPrices(
             100.0, start, "test", simulated=True, proxy=False, history={}
         )
-        for case in REQUESTS
+        for one in REQUESTS
     }
     write_state(tmp_path / "prices.json", PriceBook(float(start), 0.0, assets))
     clock = Clock(tmp_path / "clock.json")
     clock.set(start, rate=0.0)
     made = Box(
         tmp_path, FakeTriton(synth_a=paths), subnet=synth(use_stale=True),
-        receiver=Keypair.create_from_uri(REQUESTS[0]["receiver_uri"]), started_ns=start * 10**9 - 10**12, clock=clock,
-        also=sorted({case["receiver_ss58"] for case in REQUESTS}),
+        receiver=SimpleNamespace(ss58_address=case["receiver_ss58"]), started_ns=start * 10**9 - 10**12, clock=clock,
     )  # fmt: skip
     yield made
     made.close()

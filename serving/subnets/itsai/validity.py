@@ -31,8 +31,7 @@ def fault(words: int, probabilities: npt.NDArray[Any]) -> str | None:
 
 def coarse(probabilities: npt.NDArray[Any]) -> FloatArray:
     """Probabilities on the grid that the validator compares on, float64; never a negative zero."""
-    rounded: FloatArray = np.round(probabilities.astype(np.float64), DECIMALS) + 0.0
-    return rounded
+    return np.asarray(np.round(probabilities.astype(np.float64), DECIMALS) + 0.0, dtype=np.float64)
 
 
 def agree(main: npt.NDArray[Any], check: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
