@@ -6,20 +6,25 @@ import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import lmdb
 import pytest
-from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from serving.admission import Admission, Budgets
+from serving.admission import LONGEST_RETRY_S, Admission, Budgets
 from serving.errors import Refusal
+from serving.estimate import FRESH_S, ServiceTimes
 from serving.nonces import open_store, prepare_store
+from serving.types import SlotName
 from serving.wire.keys import PublicKey
 from tests.serving.callers import ALICE, BOB
 
 S = 10**9
 T0 = 1_795_370_737 * S
+SLOT = SlotName("tiny")
 A, B = PublicKey(ALICE.public_key), PublicKey(BOB.public_key)
 
 
@@ -78,11 +83,15 @@ class Rooms:
 
     async def _stay(self, name: str, stake: float, deadline: float) -> None:
         try:
-            async with self.admission.enter(stake=stake, deadline=deadline):
-                self.entered.append(name)
-                await self._leave[name].wait()
+            await self.admission.enter(slot=SLOT, stake=stake, deadline=deadline)
         except Refusal as refused:
             self.refused[name] = refused
+            return
+        self.entered.append(name)
+        try:
+            await self._leave[name].wait()
+        finally:
+            self.admission.leave()
 
     async def leave(self, name: str) -> None:
         self._leave[name].set()
@@ -121,7 +130,7 @@ async def test_when_the_queue_is_full_the_least_stake_is_refused_at_once() -> No
     await rooms.come("newcomer with nothing", stake=0.0)
     assert list(rooms.refused) == ["low", "newcomer with nothing"]
     refused = rooms.refused["low"]
-    assert (refused.status, refused.code, refused.retry_after) == (503, "queue_full", 2)
+    assert (refused.status, refused.code, refused.retry_after) == (503, "queue_full", 1)
 
 
 async def test_nobody_waits_past_the_deadline() -> None:
@@ -147,22 +156,188 @@ async def test_a_caller_who_hangs_up_frees_its_place() -> None:
     assert (rooms.admission.in_flight, rooms.admission.waiting) == (0, 0)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["come", "leave", "hang up"]), st.integers(0, 9)), max_size=40))
-async def test_places_are_neither_lost_nor_doubled(steps: list[tuple[str, int]]) -> None:
-    rooms = Rooms(Admission(in_flight=2, waiting=3))
-    there: list[str] = []
-    for number, (step, pick) in enumerate(steps):
-        if step == "come":
-            there.append(f"{number}")
-            await rooms.come(there[-1], stake=pick)
-        elif there:
-            name = there[pick % len(there)]
-            await (rooms.leave(name) if step == "leave" else rooms.hang_up(name))
-        assert rooms.admission.in_flight <= 2
-        assert rooms.admission.waiting <= 3
-        assert rooms.admission.busy or not rooms.admission.waiting
-    for name in there:
-        await rooms.leave(name)
-    for name in there:
-        await rooms.hang_up(name)
-    assert (rooms.admission.in_flight, rooms.admission.waiting) == (0, 0)
+def taught(seconds: float, now: float | None = None) -> ServiceTimes:
+    """Times that have seen answers of `seconds`."""
+    times = ServiceTimes() if now is None else ServiceTimes(clock=lambda: now)
+    for _ in range(20):
+        times.learn(SLOT, seconds)
+    return times
+
+
+async def test_what_takes_longer_than_its_deadline_is_refused_though_there_is_room() -> None:
+    rooms = Rooms(Admission(in_flight=4, waiting=4, times=taught(5.0)))
+    await rooms.come("hurried", within_s=2.0)
+    await rooms.come("patient", within_s=20.0)
+    assert rooms.entered == ["patient"]
+    assert (rooms.refused["hurried"].status, rooms.refused["hurried"].code) == (503, "too_late")
+
+
+async def test_who_cannot_be_answered_behind_those_before_it_is_refused_at_once() -> None:
+    rooms = Rooms(Admission(in_flight=2, waiting=8, times=taught(4.0)))
+    for name in ("one", "two"):
+        await rooms.come(name)
+    await rooms.come("third", stake=5, within_s=6.5)  # waits 2 s and takes 4
+    await rooms.come("fourth", within_s=6.5)  # would wait 4 s
+    await rooms.come("richest", stake=9, within_s=6.5)  # goes first
+    assert rooms.entered == ["one", "two"]
+    assert list(rooms.refused) == ["fourth"]
+    assert rooms.refused["fourth"].retry_after == 4  # the queue of one moves at a place in 2 s, and so will the next
+    await rooms.leave("one")
+    await rooms.leave("two")
+    assert rooms.entered == ["one", "two", "richest", "third"]
+
+
+async def test_a_place_is_not_given_to_whom_it_cannot_help_any_more() -> None:
+    now = [1000.0]
+    rooms = Rooms(Admission(in_flight=1, waiting=8, clock=lambda: now[0]))
+    rooms.admission.in_flight = 1
+    waits = asyncio.create_task(rooms.admission.enter(slot=SLOT, stake=9, deadline=1005.0))
+    also = asyncio.create_task(rooms.admission.enter(slot=SLOT, stake=1, deadline=1050.0))
+    await rooms.settle()
+    now[0] = 1006.0  # the loop was busy: its timers come after this
+    rooms.admission.leave()
+    await also
+    with pytest.raises(Refusal) as refused:
+        await waits
+    assert refused.value.code == "too_late"
+    assert (rooms.admission.in_flight, rooms.admission.waiting) == (1, 0)
+
+
+async def test_what_was_learnt_long_ago_refuses_nobody() -> None:
+    times = taught(5.0, now=time.monotonic() - FRESH_S - 1)
+    rooms = Rooms(Admission(in_flight=1, waiting=4, times=times))
+    times._clock = time.monotonic
+    await rooms.come("hurried", within_s=1.0)
+    assert rooms.entered == ["hurried"]
+
+
+async def test_retry_after_is_bounded() -> None:
+    rooms = Rooms(Admission(in_flight=1, waiting=0, times=taught(1000.0)))
+    await rooms.come("in", within_s=5000.0)
+    await rooms.come("out", within_s=5000.0)
+    assert rooms.refused["out"].code == "queue_full"
+    assert rooms.refused["out"].retry_after == LONGEST_RETRY_S
+
+
+class Guest(NamedTuple):
+    """Somebody who came to the queue."""
+
+    stake: int
+    deadline: float
+    arrival: int
+    task: asyncio.Task[None]
+
+    def rank(self) -> tuple[int, float, int]:
+        return -self.stake, self.deadline, self.arrival
+
+
+class TimedLoop(asyncio.SelectorEventLoop):
+    """A loop whose time stands still until it is set."""
+
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+class Queueing(RuleBasedStateMachine):
+    """Admission beside a plain model of it: whatever order things happen in, no place is lost and none is doubled."""
+
+    PLACES, SEATS = 2, 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = TimedLoop()
+        self.admission = Admission(in_flight=self.PLACES, waiting=self.SEATS, clock=self.loop.time)
+        self.inside: list[Guest] = []
+        self.queue: list[Guest] = []
+        self.arrivals = 0
+
+    def settle(self) -> None:
+        async def turns() -> None:
+            for _ in range(6):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(turns())
+
+    def refusal(self, guest: Guest) -> str:
+        assert guest.task.done(), guest
+        error = guest.task.exception()
+        assert isinstance(error, Refusal), error
+        return error.code
+
+    def first_goes_in(self) -> None:
+        if self.queue:
+            self.queue.sort(key=Guest.rank)
+            self.inside.append(self.queue.pop(0))
+
+    @rule(stake=st.integers(0, 3), within_s=st.integers(-1, 20))
+    def come(self, stake: int, within_s: int) -> None:
+        self.arrivals += 1
+        deadline = self.loop.now + within_s
+        task = self.loop.create_task(self.admission.enter(slot=SLOT, stake=stake, deadline=deadline))
+        guest = Guest(stake, deadline, self.arrivals, task)
+        self.settle()
+        if within_s <= 0:
+            assert self.refusal(guest) == "too_late"
+        elif len(self.inside) < self.PLACES:
+            self.inside.append(guest)
+        else:
+            self.queue.append(guest)
+            self.queue.sort(key=Guest.rank)
+            if len(self.queue) > self.SEATS:
+                assert self.refusal(self.queue.pop()) == "queue_full"
+
+    @precondition(lambda self: self.inside)
+    @rule(pick=st.integers(0, 9))
+    def leave(self, pick: int) -> None:
+        self.inside.pop(pick % len(self.inside))
+        self.admission.leave()
+        self.first_goes_in()
+        self.settle()
+
+    @precondition(lambda self: self.queue)
+    @rule(pick=st.integers(0, 9))
+    def hang_up_while_waiting(self, pick: int) -> None:
+        guest = self.queue.pop(pick % len(self.queue))
+        guest.task.cancel()
+        self.settle()
+        assert guest.task.cancelled()
+
+    @precondition(lambda self: self.queue and self.inside)
+    @rule()
+    def hang_up_in_the_breath_in_which_a_place_is_given(self) -> None:
+        self.inside.pop()
+        self.queue.sort(key=Guest.rank)
+        chosen = self.queue.pop(0)
+        self.admission.leave()
+        chosen.task.cancel()
+        self.first_goes_in()
+        self.settle()
+        assert chosen.task.cancelled()
+
+    @rule(seconds=st.integers(1, 10))
+    def time_passes(self, seconds: int) -> None:
+        self.loop.now += seconds
+        self.settle()
+        late = [guest for guest in self.queue if guest.deadline <= self.loop.now]
+        self.queue = [guest for guest in self.queue if guest.deadline > self.loop.now]
+        assert all(self.refusal(guest) == "too_late" for guest in late)
+
+    @invariant()
+    def as_the_model_says(self) -> None:
+        assert self.admission.in_flight == len(self.inside) <= self.PLACES
+        assert self.admission.waiting == len(self.queue) <= self.SEATS
+        assert self.admission.busy or not self.admission.waiting
+        assert all(guest.task.done() and guest.task.exception() is None for guest in self.inside)
+        assert not any(guest.task.done() for guest in self.queue)
+
+    def teardown(self) -> None:
+        while self.inside:
+            self.leave(0)
+        assert (self.admission.in_flight, self.admission.waiting) == (0, 0)
+        self.loop.close()
+
+
+Queueing.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestQueueing = Queueing.TestCase
