@@ -174,6 +174,8 @@ class Gateway:
         x.stages.mark("parse")
         if task is None or isinstance(route, Ping):
             return b"{}"
+        for sign in task.drift:
+            self.metrics.drift(route.synapse, sign)
         self.answerer.check(task)  # 503 without a release, or with none that answers at present
         await self.admission.enter(slot=task.slot, stake=caller.stake, deadline=call.deadline)  # 503
         try:

@@ -52,6 +52,13 @@ class Metrics:
             ["slot", "release", "role", "outcome"],
             registry=registry,
         )
+        self._drift = Counter(
+            "headframe_schema_drift",
+            "Good requests that stray from the subnet's schema as we know it. route: a synapse name. sign: what is "
+            "odd, one of the subnet's own words for it (docs/add-a-subnet.md).",
+            ["route", "sign"],
+            registry=registry,
+        )
         self._skew = Gauge(
             "headframe_caller_clock_seconds",
             "Age of the newest verified request when it arrived; negative when the caller's clock is ahead.",
@@ -109,6 +116,10 @@ class Metrics:
     def release(self, slot: SlotName, release: ReleaseId, role: Role, outcome: str) -> None:
         """One request given to a release."""
         self._releases.labels(slot, release, role, outcome).inc()
+
+    def drift(self, route: str, sign: str) -> None:
+        """One sign that a subnet's schema moves."""
+        self._drift.labels(route, sign).inc()
 
     def caller_clock(self, age_s: float) -> None:
         """The age of a request whose signature was good."""
