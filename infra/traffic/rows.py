@@ -112,7 +112,7 @@ def records_of(footer: Footer, table: pa.Table, name: str) -> list[TrafficRecord
 
 
 def nanoseconds(at: float) -> int:
-    """A float time in whole nanoseconds, exact enough that `seconds` gives the very same float."""
+    """A float time in whole nanoseconds; `seconds` gives back the very same float for any time since March 1970."""
     whole = int(at // 1)
     return whole * 10**9 + round((at - whole) * 1e9)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 from serving.retention import MARKS_KEEP_S, Keeper, Mark, mark_of, read_mark, read_totals
 from serving.segments import MAGIC_ROWS, Segment, is_live, segments
 from serving.traffic import has_body, read_records
+from tests.dying import dies_after
 from tests.serving.records import record, write_segment
 
 DAY = 86_400.0
@@ -123,36 +122,8 @@ def test_leftovers_and_old_marks_are_swept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob(".*")) == [".c.seg.new"]
 
 
-class Killed(BaseException):
-    """The process is gone."""
-
-
-_armed: list[int] = []
-_FILE_CALLS = {"open", "os.rename", "os.remove", "os.utime"}
-
-
-def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if _armed and event in _FILE_CALLS:
-        _armed[0] -= 1
-        if _armed[0] < 0:
-            _armed.clear()
-            raise Killed
-
-
-sys.addaudithook(_hook)
-
-
-@pytest.fixture
-def armed() -> Iterator[list[int]]:
-    """Put a number in it: that many file calls go through, and the next one never returns."""
-    yield _armed
-    _armed.clear()
-
-
 @pytest.mark.parametrize("ship", [True, False])
-def test_whenever_it_dies_every_row_is_there_and_every_loss_is_counted_once(
-    tmp_path: Path, armed: list[int], ship: bool
-) -> None:
+def test_whenever_it_dies_every_row_is_there_and_every_loss_is_counted_once(tmp_path: Path, ship: bool) -> None:
     for survived in range(400):
         folder = tmp_path / str(survived)
         folder.mkdir()
@@ -160,14 +131,8 @@ def test_whenever_it_dies_every_row_is_there_and_every_loss_is_counted_once(
         segment(folder, 2, age=5 * DAY)
         shipped = segment(folder, 3, age=2 * DAY, shipped=True)
         subject = keeper(folder, 0, ship=ship)
-        armed[:] = [survived]
-        try:
+        with dies_after(survived) as fate:
             subject.hold()
-        except Killed:
-            died = True
-        else:
-            died = False
-        armed.clear()
         kept = keeper(folder, 0, ship=ship).hold()
         there = sorted(each.request_id for each in read_records(folder))
         expired = [] if ship else ["id-100", "id-101", "id-102"]
@@ -176,6 +141,6 @@ def test_whenever_it_dies_every_row_is_there_and_every_loss_is_counted_once(
         assert kept.bodies_dropped == len(there)
         assert read_totals(folder).pending is None
         assert read_mark(shipped) is not None
-        if not died:
+        if not fate.died:
             return
     raise AssertionError("it never came to its end")
