@@ -10,6 +10,9 @@ import asyncio
 import time
 import zlib
 from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from copy import copy
 from typing import NamedTuple, Protocol
 
 from serving.breaker import Breakers
@@ -39,6 +42,12 @@ class Infers(Protocol):
         """Outputs of one inference; raises serving.triton's faults."""
         ...
 
+    def stream(
+        self, release: ReleaseId, tensors: Tensors, *, priority: int, timeout_s: float
+    ) -> AsyncGenerator[Tensors, None]:
+        """Outputs of each response of a decoupled release; raises serving.triton's faults."""
+        ...
+
 
 class Tried(NamedTuple):
     """What became of one release's outputs."""
@@ -62,7 +71,7 @@ class Answerer:
         self.prices = prices
         self.times = times or ServiceTimes()
         self.breakers = breakers or Breakers()
-        self._triton = triton
+        self.triton = triton
         self._traffic = traffic
         self._metrics = metrics
         self._shadow_limit = shadows
@@ -155,13 +164,30 @@ class Answerer:
         return None
 
     async def _infer(self, release: ReleaseId, tensors: Tensors, *, priority: int, timeout_s: float) -> Tensors:
+        with self.holding(release):
+            return await self.triton.infer(release, tensors, priority=priority, timeout_s=timeout_s)
+
+    @contextmanager
+    def holding(self, release: ReleaseId) -> Iterator[None]:
+        """A call is in flight on this release, which must not be unloaded meanwhile."""
         self.in_flight[release] += 1
         try:
-            return await self._triton.infer(release, tensors, priority=priority, timeout_s=timeout_s)
+            yield
         finally:
             self.in_flight[release] -= 1
             if not self.in_flight[release]:
                 del self.in_flight[release]
+
+    def asking(self, triton: Infers) -> Answerer:
+        """The same answerer, asking Triton by other means."""
+        other = copy(self)
+        other.triton = triton
+        return other
+
+    def broke_off(self, call: Call, task: Task, outcome: str) -> None:
+        """Count against the release that answered `call` what came of it after its first chunk."""
+        if call.release is not None:
+            self._metrics.release(task.slot, call.release, call.role, outcome)
 
     def _fault(self, call: Call, task: Task, role: Role, release: ReleaseId, tried: Tried) -> None:
         """Count a fault against the release and keep its evidence."""

@@ -21,7 +21,8 @@ from serving.errors import Refusal
 from serving.metrics import Metrics
 from serving.miners import Miner, Miners, Ping
 from serving.nonces import ReplayStore
-from serving.subnets.base import Body, Route, Task
+from serving.subnets.base import Body, Route, Task, streams
+from serving.streaming import Aborted, Outlet, stream_answer
 from serving.traffic import TrafficWriter
 from serving.wire import dialects, reply
 from serving.wire.body import READ_DEADLINE_S, HungUp, decode, read_body
@@ -56,6 +57,8 @@ class Exchange:
     dialect: DialectName | None = None
     body_read: bool = False
     call: Call | None = None
+    out: Outlet | None = None
+    """Where a streamed answer goes."""
     shadow: tuple[Call, Route, Task] | None = None
 
     def refused_in(self) -> DialectName | None:
@@ -105,10 +108,13 @@ class Gateway:
             return
         x = Exchange(Stages(), scope["headers"], scope.get("headframe.connection"))
         try:
-            body = await self.road(x, scope, receive)
+            body = await self.road(x, scope, receive, send)
             answer, code = reply.success(x.dialect, body, x.stages.total_s()), "ok"
         except Refusal as refused:
             answer, code = self._refuse(x, refused)
+        except Aborted as aborted:
+            self._break_off(x, aborted)
+            return
         except HungUp:
             self._hung_up(x)
             return
@@ -124,7 +130,8 @@ class Gateway:
         if x.call is not None and x.route != "ping":
             self.traffic.append(x.call.record(answer.status, code))
         try:
-            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+            if x.out is None or not x.out.started:
+                await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
             await send({"type": "http.response.body", "body": answer.body})
         except asyncio.CancelledError:  # the caller left, or the drain ended, with the answer half taken
             code = "hung_up"
@@ -133,7 +140,7 @@ class Gateway:
         if x.shadow is not None:
             self.answerer.shadow(*x.shadow, busy=self.admission.busy)
 
-    async def road(self, x: Exchange, scope: Scope, receive: Receive) -> Body:
+    async def road(self, x: Exchange, scope: Scope, receive: Receive, send: Send) -> Body:
         """The body of a 200, or a Refusal. Cheap refusals stand before dear ones, state changes after the signature."""
         x.address = self.door.address(scope)
         self._check_address(x.address, scope)  # 429
@@ -180,6 +187,10 @@ class Gateway:
         await self.admission.enter(slot=task.slot, stake=caller.stake, deadline=call.deadline)  # 503
         try:
             x.stages.mark("queue")
+            if streams(route):
+                x.out = Outlet(send, scope.get("http_version", "1.1"))
+                await stream_answer(self.answerer, call, route, task, x.out)  # 503, 500, or Aborted
+                return b""
             answered = await self.answerer.answer(call, route, task)  # 503, 500
         finally:
             self.admission.leave()
@@ -232,6 +243,17 @@ class Gateway:
             self.traffic.append(x.call.record(HUNG_UP, "hung_up"))
         self._account(x, "hung_up")
 
+    def _break_off(self, x: Exchange, aborted: Aborted) -> None:
+        """End a streamed answer so that nobody takes what went out for the whole of it."""
+        assert x.call is not None
+        if aborted.__cause__ is not None:
+            self.log.exception("a stream failed", request_id=x.call.request_id)
+        self.traffic.append(x.call.record(200, "aborted", str(aborted)))
+        self._account(x, "aborted")
+        if x.connection is None:  # a server that is not our own closes on an exception, without a last chunk
+            raise aborted
+        x.connection.drop()
+
     def _account(self, x: Exchange, code: str) -> None:
         self.metrics.request(dialect=x.dialect, route=x.route, outcome=code, call=x.call, stages=x.stages)
         if x.call is None:  # refusals before the signature are counted, not logged: a flood must not fill the disk
@@ -244,6 +266,7 @@ class Gateway:
 
     def keep(self) -> None:
         """Housekeeping, every second."""
+        self.metrics.flush()
         self.metrics.levels(in_flight=self.admission.in_flight, waiting=self.admission.waiting, lost=self.traffic.lost)
         self.metrics.door(connections=self.door.connections.count, addresses=len(self.door.junk))
         self.metrics.breakers(*self.answerer.breakers.open_ones())

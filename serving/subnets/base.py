@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import numpy.typing as npt
 
@@ -83,6 +83,22 @@ class Route(Protocol):
         ...
 
 
+class StreamRoute(Route, Protocol):
+    """A route whose answer goes out in chunks, from a decoupled model.
+
+    `answer`, `check` and `reply` are asked of each response of the model: its chunk, whether it may go out, its bytes.
+    """
+
+    def whole(self, task: Task, chunks: int) -> str | None:
+        """Whether an answer that ends after so many chunks is complete: None when it is, else what is missing."""
+        ...
+
+
+def streams(route: Route) -> TypeGuard[StreamRoute]:
+    """Whether a route's answer goes out in chunks."""
+    return hasattr(route, "whole")
+
+
 class Subnet(Protocol):
     """A subnet that Headframe can mine."""
 
@@ -92,4 +108,4 @@ class Subnet(Protocol):
     routes: Sequence[Route]
 
 
-__all__ = ["Body", "Inputs", "Refusal", "Route", "Subnet", "Task", "Tensors"]
+__all__ = ["Body", "Inputs", "Refusal", "Route", "StreamRoute", "Subnet", "Task", "Tensors", "streams"]

@@ -33,6 +33,14 @@ def success(dialect: DialectName | None, body: Body, process_s: float) -> Answer
     return Answer(200, headers, body)
 
 
+def stream_headers(dialect: DialectName | None, process_s: float) -> Headers:
+    """The headers of a 200 whose body comes in chunks; `process_s` is the time to its first chunk."""
+    headers = [(b"content-type", b"text/event-stream")]
+    if dialect == "legacy":
+        headers += legacy.reply_headers(200, "Success", process_s)
+    return headers
+
+
 def refusal(dialect: DialectName | None, refused: Refusal, process_s: float, *, close: bool = False) -> Answer:
     """An error as ``{"message": ...}``: short, ASCII, of constant shape; bt headers for legacy callers only.
 

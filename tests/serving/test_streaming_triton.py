@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
 import pytest
@@ -59,13 +59,14 @@ RELEASE = ReleaseId("counter-0123456789ab")
 
 
 @pytest.fixture(scope="module")
-def address(triton_server: TritonServer) -> str:
+def address(triton_server: TritonServer) -> Iterator[str]:
     folder = triton_server.models / RELEASE
     (folder / "1").mkdir(parents=True)
     (folder / "config.pbtxt").write_text(CONFIG)
     (folder / "1" / "model.py").write_text(MODEL)
     triton_server.triton.load(RELEASE)
-    return triton_server.triton.address
+    yield triton_server.triton.address
+    triton_server.triton.unload(RELEASE)
 
 
 @pytest.fixture
