@@ -27,8 +27,10 @@ ROOT = Path(__file__).resolve().parents[2]
 _RUN = """
 import sys
 from serving.config import decode
+from serving.listening import take_over
 from serving.server import run
-run(decode(sys.stdin.buffer.read()))
+config = decode(sys.stdin.buffer.read())
+run(config, take_over(int(sys.argv[1]), config.port) if sys.argv[1:] else None)
 """
 
 
@@ -69,17 +71,25 @@ def config_of(home: Path, triton: str, **options: Any) -> GatewayConfig:
 class Running:
     """A gateway that was started."""
 
-    def __init__(self, config: GatewayConfig, log: Path) -> None:
+    def __init__(self, config: GatewayConfig, log: Path, listener: socket.socket | None = None) -> None:
+        """`listener` is kept open by the test, as a supervisor does."""
         self.config = config
         self.url = f"http://127.0.0.1:{config.port}"
         self.private = f"http://127.0.0.1:{config.private_port}"
         self.log = log
         self._out = log.open("ab")
+        self._listener = listener
+        self.start()
+
+    def start(self) -> None:
+        """Start it; again when it is gone."""
+        fds = [self._listener.fileno()] if self._listener else []
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _RUN], stdin=subprocess.PIPE, stdout=self._out, stderr=self._out, cwd=ROOT
-        )
+            [sys.executable, "-c", _RUN, *map(str, fds)], stdin=subprocess.PIPE, stdout=self._out, stderr=self._out,
+            cwd=ROOT, pass_fds=fds,
+        )  # fmt: skip
         assert self.process.stdin is not None
-        self.process.stdin.write(encode(config))
+        self.process.stdin.write(encode(self.config))
         self.process.stdin.close()
 
     def ready(self) -> Running:
@@ -133,13 +143,15 @@ class Running:
 
 
 @contextlib.contextmanager
-def gateway(home: Path, triton: str, **options: Any) -> Iterator[Running]:
+def gateway(
+    home: Path, triton: str, listener: socket.socket | None = None, **options: Any
+) -> Iterator[Running]:  # fmt: skip
     """A running gateway whose files are all there."""
     if not (home / "routes.json").exists():
         write_routes(home, stable="tiny-a")
         write_neurons(home)
         write_state(home / "prices.json", PriceBook(time.time(), time.time(), {}))
-    running = Running(config_of(home, triton, **options), home / "gateway.log")
+    running = Running(config_of(home, triton, **options), home / "gateway.log", listener)
     try:
         yield running.ready()
     finally:
