@@ -206,3 +206,16 @@ async def test_btauth_callers_get_the_outputs_alone(box_of: MakeBox, name: str, 
     assert reply.status == 200
     assert list(json.loads(reply.body)) == outputs
     assert not any(header.startswith("bt_header") for header in reply.headers)
+
+
+async def test_an_odd_request_is_answered_and_counted(box_of: MakeBox) -> None:
+    box = box_of("poker44")
+    case = GOLDEN["poker44"].requests[0]
+    sender, receiver = (Keypair.create_from_uri(case[uri]) for uri in ("sender_uri", "receiver_uri"))
+    odd = {**FIELDS["poker44"], "dataset_hash": "AB" * 32, "extra": 1}
+    assert (await box.ask(callers.btauth(case["path"], odd, sender=sender, receiver=receiver))).status == 200
+    signs = ["unknown_field", "dataset_hash_spelling", "dataset_hash_of_other_items"]
+    assert recorded(box).inputs["drift"] == signs
+    for sign in signs:
+        assert box.count("headframe_schema_drift_total", route=case["path"][1:], sign=sign) == 1
+    assert box.count("headframe_schema_drift_total") == len(signs)

@@ -14,6 +14,7 @@ import orjson
 
 from serving.errors import Refusal
 from serving.state import AssetPrices, Points, PriceBook
+from serving.subnets import fields
 from serving.subnets.base import Body, Inputs, Route, Subnet, Task, Tensors
 from serving.subnets.synth.digits import FloatArray, round_prices
 from serving.subnets.synth.encoder import encode
@@ -23,6 +24,7 @@ from serving.subnets.synth.ticks import Ticks, to_ticks
 from serving.subnets.synth.validity import fault
 from serving.types import NetUid, Seconds, SlotName, UnixSeconds
 
+FIELDS = frozenset({"simulation_input", "simulation_output"})
 HISTORY_POINTS = 512
 
 
@@ -49,7 +51,9 @@ class Simulation:
         """The task in a decoded JSON body at subnet time `now`; raises Refusal (400) in one clear line."""
         request = parse(body, now)
         canonical, given = request.canonical(), msgspec.json.encode(request.input)
-        return Task(request.slot, request, canonical, given=b"" if given == canonical else given)
+        odd = fields.unknown(body, FIELDS) or fields.unknown(body["simulation_input"], request.input.__struct_fields__)
+        drift = ("unknown_field",) if odd else ()
+        return Task(request.slot, request, canonical, given=b"" if given == canonical else given, drift=drift)
 
     def restore(self, recorded: bytes, now: UnixSeconds) -> Task:
         """The task in a recorded ``simulation_input``."""
