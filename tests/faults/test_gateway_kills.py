@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
 from serving.state import PriceBook, write_state
 from serving.traffic import read_records
-from tests.serving.callers import ALICE, BOB, CHARLIE, btauth, legacy
+from tests.faults.tools import Traffic
+from tests.serving.callers import legacy
 from tests.serving.fake_triton import FakeTritonServer, broken, doubled
 from tests.serving.gateways import write_routes
-from tests.serving.processes import Running, gateway, until
+from tests.serving.processes import gateway, until
 
 pytestmark = pytest.mark.slow
 
@@ -32,53 +30,7 @@ def triton() -> Iterator[FakeTritonServer]:
     server.stop()
 
 
-class Traffic:
-    """Validators that ask without a pause, each over a connection of its own, until told to stop."""
-
-    def __init__(self, running: Running, callers: int = 4) -> None:
-        self.statuses: list[int] = []
-        """Statuses of the replies; 0 for a connection that broke."""
-        self._running = running
-        self._stop = threading.Event()
-        self._pool = ThreadPoolExecutor(callers)
-        self._lock = threading.Lock()
-        for number in range(callers):
-            self._pool.submit(self._ask_on, number)
-
-    def _ask_on(self, number: int) -> None:
-        sender = (ALICE, BOB, CHARLIE)[number % 3]
-        asked = 0
-        client = httpx.Client(trust_env=False)
-        while not self._stop.is_set():
-            asked += 1
-            fields = {"x": [float(number), float(asked)]}
-            request = (
-                legacy("Double", fields, ("x",), sender=sender)
-                if asked % 2
-                else btauth("/Double", fields, sender=sender)
-            )
-            try:
-                found = self._running.ask(request, client).status_code
-            except httpx.HTTPError:
-                found = 0
-                client.close()
-                client = httpx.Client(trust_env=False)
-            with self._lock:
-                self.statuses.append(found)
-        client.close()
-
-    def more(self, count: int = 100) -> None:
-        """Wait until this many further replies have come."""
-        seen = len(self.statuses)
-        until(lambda: len(self.statuses) >= seen + count)
-
-    def stop(self) -> list[int]:
-        self._stop.set()
-        self._pool.shutdown()
-        return self.statuses
-
-
-def test_a_killed_worker_costs_only_what_it_had_in_flight(triton: FakeTritonServer, tmp_path: Path) -> None:
+def test_fault_killed_worker_costs_only_what_it_had_in_flight(triton: FakeTritonServer, tmp_path: Path) -> None:
     with gateway(tmp_path, triton.address) as running:
         traffic = Traffic(running)
         for _ in range(3):
@@ -108,9 +60,7 @@ def test_workers_leave_when_their_parent_is_killed_and_the_next_gateway_takes_th
         assert again.ask(legacy("Plain", {"x": [1]})).status_code == 200
 
 
-def test_a_triton_that_is_killed_and_comes_back_loses_no_request_whose_deadline_allows(
-    triton: FakeTritonServer, tmp_path: Path
-) -> None:
+def test_fault_1_a_triton_that_comes_back_in_time_costs_no_request(triton: FakeTritonServer, tmp_path: Path) -> None:
     with gateway(tmp_path, triton.address) as running:
         traffic = Traffic(running)
         models = triton.models
@@ -127,7 +77,9 @@ def test_a_triton_that_is_killed_and_comes_back_loses_no_request_whose_deadline_
         assert set(traffic.stop()) == {200}
 
 
-def test_a_triton_that_hangs_is_answered_503_before_the_deadline(triton: FakeTritonServer, tmp_path: Path) -> None:
+def test_fault_2_a_triton_that_hangs_is_answered_503_before_the_deadline(
+    triton: FakeTritonServer, tmp_path: Path
+) -> None:
     with gateway(tmp_path, triton.address) as running:
         triton.hold.clear()
         reply = running.ask(legacy("Plain", {"x": [1]}, timeout="1.0"))
@@ -138,7 +90,9 @@ def test_a_triton_that_hangs_is_answered_503_before_the_deadline(triton: FakeTri
         assert running.ask(legacy("Plain", {"x": [1]})).status_code == 200
 
 
-def test_a_route_flip_reaches_every_worker_at_once_and_drops_nothing(triton: FakeTritonServer, tmp_path: Path) -> None:
+def test_fault_route_flip_reaches_every_worker_at_once_and_drops_nothing(
+    triton: FakeTritonServer, tmp_path: Path
+) -> None:
     with gateway(tmp_path, triton.address) as running:
         traffic = Traffic(running)
         for release in ("tiny-b", "tiny-a", "tiny-b"):
@@ -151,7 +105,7 @@ def test_a_route_flip_reaches_every_worker_at_once_and_drops_nothing(triton: Fak
         assert set(late) == {"tiny-b"}
 
 
-def test_garbled_and_missing_files_leave_serving_as_it_was(triton: FakeTritonServer, tmp_path: Path) -> None:
+def test_fault_garbled_files_and_missing_ones_leave_serving_as_it_was(triton: FakeTritonServer, tmp_path: Path) -> None:
     with gateway(tmp_path, triton.address) as running:
         assert running.ask(legacy("Plain", {"x": [1]})).status_code == 200
         for name in ("routes.json", "neurons.json", "prices.json"):
@@ -168,7 +122,9 @@ def test_garbled_and_missing_files_leave_serving_as_it_was(triton: FakeTritonSer
         assert max(read_records(tmp_path / "traffic"), key=lambda each: each.at).release == "tiny-b"
 
 
-def test_a_candidate_that_answers_nan_never_reaches_a_validator(triton: FakeTritonServer, tmp_path: Path) -> None:
+def test_fault_4_a_candidate_that_answers_nan_never_reaches_a_validator(
+    triton: FakeTritonServer, tmp_path: Path
+) -> None:
     triton.models["tiny-c"] = broken
     with gateway(tmp_path, triton.address) as running:
         write_routes(tmp_path, stable="tiny-a", canary="tiny-c", share_bp=5000, shadow="tiny-c")

@@ -19,12 +19,12 @@ import psutil
 import pytest
 
 from serving.traffic import read_records
+from tests.faults.tools import S, ask, double, still_serves
 from tests.serving.callers import ALICE, BOB, DAVE, EVE, STRANGER, Request, btauth, legacy
 from tests.serving.fake_triton import FakeTritonServer, doubled
 from tests.serving.processes import Running, gateway, raw, status, talk
 
 pytestmark = pytest.mark.slow
-S = 10**9
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +38,6 @@ def triton() -> Iterator[FakeTritonServer]:
 def running(triton: FakeTritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with gateway(tmp_path_factory.mktemp("gateway"), triton.address, deny=[BOB.ss58_address]) as made:
         yield made
-
-
-def ask(running: Running, request: Request) -> int:
-    return running.ask(request).status_code
-
-
-def still_serves(running: Running) -> bool:
-    return ask(running, legacy("Plain", {"x": [1]})) == 200
-
-
-def double(**options: object) -> Request:
-    return legacy("Double", {"x": [1.0]}, ("x",), **options)  # type: ignore[arg-type]
 
 
 def test_row_1_a_captured_request_is_refused_after_a_restart_and_with_any_unsigned_header_changed(
@@ -95,6 +83,23 @@ def test_row_2_parallel_requests_of_one_validator_are_all_accepted_in_any_order(
     requests = [double(nonce=now - offset * 1_000_000) for offset in range(40)]
     with ThreadPoolExecutor(16) as pool:
         assert set(pool.map(lambda request: ask(running, request), requests)) == {200}
+
+
+def test_row_3_an_altered_body_is_accepted_only_where_the_legacy_hash_does_not_reach_and_is_marked(
+    running: Running,
+) -> None:
+    unhashed = legacy("Plain", {"x": [1.0]})
+    altered = unhashed._replace(body=unhashed.body.replace(b"[1.0]", b"[8.0]"))
+    assert running.ask(altered).json()["y"] == [16.0]
+    hashed, signed = double(), btauth("/Plain", {"x": [1.0]})
+    for request in (hashed, signed):
+        assert ask(running, request._replace(body=request.body.replace(b"[1.0]", b"[8.0]"))) == 401
+    assert ask(running, double()) == 200
+    assert ask(running, btauth("/Plain", {"x": [1.0]})) == 200
+    ours = sorted(read_records(Path(running.config.traffic)), key=lambda record: record.at)[-3:]
+    assert [(record.dialect, record.synapse, record.authenticated) for record in ours] == [
+        ("legacy", "Plain", False), ("legacy", "Double", True), ("btauth", "Plain", True),
+    ]  # fmt: skip
 
 
 def test_row_4_a_nonce_an_hour_ahead_is_refused_and_leaves_no_state(running: Running) -> None:

@@ -49,13 +49,13 @@ class FakeTriton:
 class FakeTritonServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """The same over real gRPC on a port that survives `stop` and `start`."""
 
-    def __init__(self, **models: Model) -> None:
+    def __init__(self, *, port: int = 0, **models: Model) -> None:
         self.models = {name.replace("_", "-"): model for name, model in models.items()}
         self.asked: list[Any] = []
         self.hold = threading.Event()
         """Calls wait for it; set by default."""
         self.hold.set()
-        self.port = 0
+        self.port = port
         self.start()
 
     @property

@@ -1,0 +1,131 @@
+"""More work than there is time for, and models that are slow, hung or gone."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from serving.subnets.base import Tensors
+from tests.faults.tools import Traffic, double, metric, refused, triton_process
+from tests.serving.callers import ALICE, BOB, CHARLIE
+from tests.serving.fake_triton import FakeTritonServer, doubled
+from tests.serving.processes import Running, gateway, until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def triton() -> Iterator[FakeTritonServer]:
+    server = FakeTritonServer(tiny_a=doubled)
+    yield server
+    server.hold.set()
+    server.stop()
+
+
+def test_row_15_under_overload_the_least_stake_is_refused_first_and_at_once_and_the_rest_is_answered(
+    triton: FakeTritonServer, tmp_path: Path
+) -> None:
+    with gateway(tmp_path, triton.address, workers=1, in_flight=1, waiting=2) as running, ThreadPoolExecutor(8) as pool:
+        triton.hold.clear()
+
+        def send(sender: object) -> Future[httpx.Response]:
+            return pool.submit(running.ask, double(sender=sender))
+
+        def waiting(count: int) -> None:
+            until(lambda: metric(running, "headframe_waiting") == count)
+
+        running_now = send(CHARLIE)
+        until(lambda: metric(running, "headframe_in_flight") == 1)
+        least, middle = send(CHARLIE), None
+        waiting(1)
+        middle = send(BOB)
+        waiting(2)
+        highest = send(ALICE)  # the queue is full: the least of all must go
+        turned_away = least.result(timeout=20)
+        assert turned_away.status_code == 503
+        assert int(turned_away.headers["retry-after"]) >= 1
+        assert running.ask(double(sender=CHARLIE)).status_code == 503  # and so must a newcomer of little stake
+        triton.hold.set()
+        answered = [future.result(timeout=20).status_code for future in (running_now, middle, highest)]
+        assert answered == [200, 200, 200]
+        assert refused(running, "queue_full") == 2
+
+
+def test_row_15_a_dead_model_worker_is_told_as_503_with_retry_after_and_a_stale_neuron_table_serves_on(
+    triton: FakeTritonServer, tmp_path: Path
+) -> None:
+    with gateway(tmp_path, triton.address, neurons_max_age=0.1) as running:
+        until(lambda: running.get("/readyz").json()["files"]["neurons"]["fresh"] is False)
+        assert running.ask(double()).status_code == 200
+        triton.stop()
+        reply = running.ask(double(timeout="1.0"))
+        assert reply.status_code == 503
+        assert int(reply.headers["retry-after"]) >= 1
+        triton.start()
+        assert running.ask(double()).status_code == 200
+
+
+def test_fault_29_a_timeout_below_the_models_time_is_refused_before_the_model_is_asked_again(
+    triton: FakeTritonServer, tmp_path: Path
+) -> None:
+    def slow(tensors: Tensors) -> Tensors:
+        time.sleep(0.6)
+        return doubled(tensors)
+
+    triton.models["tiny-a"] = slow
+    with gateway(tmp_path, triton.address, workers=1) as running:
+        for _ in range(4):  # the gateway learns how long an answer takes
+            assert running.ask(double(timeout="10")).status_code == 200
+        asked = len(triton.asked)
+        reply = running.ask(double(timeout="0.3"))
+        assert reply.status_code == 503
+        assert int(reply.headers["retry-after"]) >= 1
+        assert float(reply.headers["bt_header_axon_process_time"]) < 0.3
+        assert len(triton.asked) == asked
+        assert running.ask(double(timeout="10")).status_code == 200
+
+
+def test_fault_1_requests_in_a_killed_triton_are_answered_before_their_deadline_and_served_again_after(
+    tmp_path: Path,
+) -> None:
+    with triton_process() as triton, gateway(tmp_path, triton.address) as running:
+        traffic = Traffic(running, timeout="2.0")
+        traffic.more()
+        triton.kill()
+        until(lambda: 503 in traffic.statuses)
+        reply = running.ask(double(timeout="2.0"))
+        assert reply.status_code == 503
+        assert float(reply.headers["bt_header_axon_process_time"]) < 2.0
+        triton.start()
+        until(lambda: running.ask(double()).status_code == 200)
+        traffic.more()
+        statuses = traffic.stop()
+        assert set(statuses) == {200, 503}
+        assert set(statuses[-20:]) == {200}
+
+
+def test_fault_2_a_stopped_triton_opens_a_breaker_and_nothing_piles_up(tmp_path: Path) -> None:
+    with triton_process() as triton, gateway(tmp_path, triton.address, in_flight=4, waiting=8) as running:
+        traffic = Traffic(running, callers=8, timeout="2.0")
+        traffic.more()
+        before = _threads(running)
+        triton.send(signal.SIGSTOP)
+        until(lambda: refused(running, "breaker_open") > 20)
+        traffic.more(50)
+        assert _threads(running) <= before + 4
+        triton.send(signal.SIGCONT)
+        until(lambda: running.ask(double()).status_code == 200)
+        until(lambda: set(traffic.statuses[-30:]) == {200})
+        assert set(traffic.stop()) == {200, 503}
+        assert running.get("/workers").json()["restarts"] == 0
+
+
+def _threads(running: Running) -> int:
+    return sum(psutil.Process(pid).num_threads() for pid in running.pids())
