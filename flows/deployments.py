@@ -40,7 +40,7 @@ def plans(settings: Settings) -> list[Plan]:
         Plan("ingest", "ingest", {}, hour, 20 * minute),
         Plan("outcomes", "outcomes", {}, 15 * minute, 9 * minute),
     ]
-    for number, slot in enumerate(settings.slots):
+    for number, slot in enumerate(settings.all_slots):
         late = number * 2 * minute
         made += [
             Plan("retrain", f"retrain-{slot}", {"slot": slot, "actor": "schedule"}, 24 * hour, hour + late),

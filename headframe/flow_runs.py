@@ -69,7 +69,7 @@ def empty_slots(settings: Settings) -> list[str]:
     from infra.ledger import open_ledger
 
     with closing(open_ledger(settings)) as ledger:
-        return [slot for slot in settings.slots if ledger.slot(slot).stable is None]
+        return [slot for slot in settings.all_slots if ledger.slot(slot).stable is None]
 
 
 def fill_empty_slots(settings: Settings, told: Callable[[str], None]) -> list[str]:

@@ -309,8 +309,8 @@ def _settings(slot: str | None = None) -> Settings:
     from infra.settings import load_settings
 
     settings = load_settings()
-    if slot is not None and slot not in settings.slots:
-        raise UserError(f"no slot is called {slot!r}; configured: {', '.join(settings.slots)}", exit_code=2)
+    if slot is not None and slot not in settings.all_slots:
+        raise UserError(f"no slot is called {slot!r}; configured: {', '.join(settings.all_slots)}", exit_code=2)
     return settings
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headframe.miners import miner_specs
 from infra.settings import Settings, load_settings
 from serving.errors import UserError
 
@@ -36,6 +35,7 @@ def serve(
 
     settings = load_settings()
     config = gateway_config(settings, workers=workers)
+    check_clock(settings)
     with contextlib.suppress(OSError):  # the gateway says itself what is wrong with a home
         settings.paths.serving.mkdir(exist_ok=True)
     run(config, None if listen_fd is None else take_over(listen_fd, config.port))
@@ -44,8 +44,7 @@ def serve(
 def gateway_config(settings: Settings, *, workers: int | None = None) -> GatewayConfig:
     """What the gateway is told, from the settings; raises UserError for what is missing."""
     from infra.ports import endpoints, need, read_ports
-    from serving.config import GatewayConfig, MinerSpec
-    from serving.subnets.registry import specs
+    from serving.config import GatewayConfig
 
     gateway, paths = settings.gateway, settings.paths
     known = read_ports(paths.ports)
@@ -58,18 +57,7 @@ def gateway_config(settings: Settings, *, workers: int | None = None) -> Gateway
         return chosen
 
     return GatewayConfig(
-        miners=[
-            MinerSpec(
-                hotkey=own_hotkey(settings),
-                netuid=settings.netuid,
-                neurons=str(paths.neurons),
-                slots=list(settings.slots),
-                subnets=specs(settings.slots, max_price_age=gateway.price_max_age, use_stale=local),
-                stake_threshold=gateway.stake_threshold,
-                allow=list(gateway.allow),
-                deny=list(gateway.deny),
-            )
-        ],
+        miners=miner_specs(settings),
         port=port("gateway"),
         private_port=port("private"),
         bind=settings.bind,
@@ -80,9 +68,12 @@ def gateway_config(settings: Settings, *, workers: int | None = None) -> Gateway
         prices=str(paths.prices),
         traffic=str(paths.traffic),
         nonces=str(paths.nonces),
+        redis=gateway.redis_url,
         run=str(paths.run),
         pause=str(paths.pause),
         clock=str(paths.clock) if local else None,
+        skew=str(paths.skew) if settings.ntp_servers else None,
+        max_skew=settings.clock.max_skew,
         requests_per_s=gateway.requests_per_s,
         burst=gateway.burst,
         in_flight=gateway.in_flight,
@@ -103,27 +94,17 @@ def gateway_config(settings: Settings, *, workers: int | None = None) -> Gateway
     )
 
 
-def own_hotkey(settings: Settings) -> str:
-    """The miner's hotkey, ss58, from public material only: a dev key in ``local``, else the wallet's public file."""
-    from serving.wire.keys import dev_hotkey
+def check_clock(settings: Settings) -> None:
+    """Refuse (UserError) to start by a clock that is too far off; tell, and start, where no time server answers."""
+    from infra.ntp import measure
 
-    gateway = settings.gateway
-    if settings.profile == "local":
-        return dev_hotkey(gateway.hotkey_uri)
-    wallet = gateway.wallet_path.expanduser() / gateway.wallet_name
-    return _public_file(wallet / "hotkeys" / f"{gateway.wallet_hotkey}pub.txt")
-
-
-def _public_file(path: Path) -> str:
-    try:
-        address = json.loads(path.read_text())["ss58Address"]
-    except FileNotFoundError:
+    if not settings.ntp_servers:
+        return
+    found = measure(settings.ntp_servers)
+    if found.skew_s is None:
+        typer.echo(f"Warning: this machine's clock could not be checked: {found.text()}", err=True)
+    elif abs(found.skew_s) > settings.clock.max_skew:
         raise UserError(
-            f"{path} is missing: write the hotkey's public file with 'btcli wallet regen-hotkeypub', "
-            "or set [gateway] wallet_name and wallet_hotkey"
-        ) from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{path} is not a public hotkey file; write it again with 'btcli wallet regen-hotkeypub'"
-        ) from None
-    return str(address)
+            f"this machine's clock is {found.text()}; by such a clock validators' requests look stale: set it (run an "
+            f"NTP client such as chrony), then start again ([clock] max_skew is {settings.clock.max_skew:g} s)"
+        )

@@ -166,14 +166,14 @@ def config(as_json: AsJson = False) -> None:
 
 def stack_status(settings: Settings) -> dict[str, Any]:
     """The document of ``headframe status --json``, the miner's own hotkey included."""
-    from headframe.serve import own_hotkey
+    from headframe.miners import identities
     from infra.stack.status import status as read_status
 
     try:
-        hotkey = own_hotkey(settings)
+        miners = [miner._asdict() for miner in identities(settings)]
     except UserError:  # no wallet: the gateway says so itself
-        hotkey = None
-    return read_status(settings, hotkey=hotkey)
+        miners = []
+    return read_status(settings, miners=miners)
 
 
 def _say_if_paused(document: dict[str, Any]) -> None:
@@ -185,6 +185,8 @@ def _say_if_paused(document: dict[str, Any]) -> None:
 def _addresses(document: dict[str, Any]) -> Table:
     table = Table("", "", box=None, show_header=False)
     table.add_row("validators", document["gateway"]["url"])
+    for miner in document["gateway"]["miners"] or ():
+        table.add_row(f"miner in subnet {miner['netuid']}", miner["hotkey"])
     table.add_row("health, metrics", document["metrics"]["url"])
     table.add_row("flows (Prefect)", document["prefect"]["url"])
     table.add_row("runs and models (MLflow)", document["mlflow"]["url"])

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from infra.chain import BittensorChain, ChainPort
+from infra import ntp
+from infra.chain import BittensorChain, ChainDown, ChainPort
 from infra.ports import endpoints, need
 from infra.settings import Paths, Settings
 from infra.sidecar import Duty
@@ -22,7 +23,7 @@ from infra.triton import Triton
 from infra.triton.stubs import Stubs
 from serving.clock import Clock, ClockError
 from serving.errors import UserError
-from serving.state import NeuronTable, RouteTable, write_state
+from serving.state import ClockSkew, NeuronTable, RouteTable, write_state
 from serving.types import ReleaseId
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 LOCAL_NEURONS = Path(__file__).parent / "local" / "neurons.json"
+CLOCK_EVERY = 600.0
 PRICES_EVERY = 5.0
 """Seconds of wall time; less when recorded time runs faster than the wall's."""
 
@@ -39,6 +41,8 @@ def all_duties(settings: Settings) -> list[Duty]:
     """The duties of this home, none of them begun."""
     recording: list[Recorder] = []
     duties = [routes(settings), neurons(settings), prices(settings, recording), releases(settings)]
+    if settings.ntp_servers:
+        duties.append(clock_skew(settings))
     duties += traffic_duties(settings)
     return [*duties, recorder(settings, recording)] if settings.prices.record else duties
 
@@ -60,19 +64,39 @@ def routes(settings: Settings) -> Duty:
 
 
 def neurons(settings: Settings, chain: ChainPort | None = None) -> Duty:
-    """The subnet's neurons into ``neurons.json``: the packaged table in ``local``, else the chain's."""
+    """Each subnet's neurons into a file of its own: the packaged table in ``local``, else the chain's."""
 
     def from_package() -> None:
         table = msgspec.json.decode(LOCAL_NEURONS.read_bytes(), type=NeuronTable)
-        write_state(settings.paths.neurons, NeuronTable(settings.netuid, time.time(), table.neurons))
+        for netuid, file in settings.neuron_files.items():
+            write_state(file, NeuronTable(netuid, time.time(), table.neurons))
 
     def from_chain() -> None:
         source = chain or BittensorChain(settings.profile)
-        write_state(settings.paths.neurons, source.neurons(settings.netuid))
+        down: list[ChainDown] = []
+        for netuid, file in settings.neuron_files.items():
+            try:
+                write_state(file, source.neurons(netuid))
+            except ChainDown as error:
+                down.append(error)
+        if down:
+            raise down[0]
 
     if settings.profile == "local" and chain is None:
         return Duty("neurons", from_package, lambda: 30.0)
     return Duty("neurons", from_chain, lambda: 300.0, longest_pause=600.0)
+
+
+def clock_skew(settings: Settings) -> Duty:
+    """How far this machine's clock is off, into ``clock-skew.json``."""
+
+    def run() -> None:
+        found = ntp.measure(settings.ntp_servers)
+        write_state(settings.paths.skew, ClockSkew(time.time(), found.skew_s, found.answered, found.asked))
+        if found.skew_s is None:
+            raise UserError(found.text())
+
+    return Duty("clock", run, lambda: CLOCK_EVERY, longest_pause=CLOCK_EVERY)
 
 
 def prices(settings: Settings, recording: Sequence[Recorder] = ()) -> Duty:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import (
@@ -21,6 +21,7 @@ from pydantic_settings import (
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout (or site-packages) that holds the five packages."""
 
+NTP_SERVERS = ("0.pool.ntp.org", "time.cloudflare.com", "time.google.com")
 Profile = Literal["local", "test", "finney"]
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -114,6 +115,44 @@ class Gateway(_Part):
     """Profile ``local`` only: the dev key whose public key is the miner's hotkey."""
     price_max_age: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     """Seconds; in ``local`` an older price is used and marked stale_price."""
+    redis_url: str = ""
+    """The Redis that remembers nonces for several boxes; empty means the store of this box."""
+
+
+class Miner(_Part):
+    """A further hotkey of ours behind the same port; what is not said here is as in ``[gateway]``."""
+
+    netuid: int = Field(ge=0)
+    slots: tuple[str, ...] = Field(min_length=1)
+    wallet_name: str | None = None
+    wallet_hotkey: str | None = None
+    hotkey_uri: str | None = None
+    """Profile ``local`` only, and needed there: the dev key."""
+    stake_threshold: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    allow: tuple[str, ...] | None = None
+    deny: tuple[str, ...] | None = None
+
+
+class OneMiner(NamedTuple):
+    """All of a miner's settings, whether said or taken over."""
+
+    netuid: int
+    slots: tuple[str, ...]
+    wallet_name: str
+    wallet_hotkey: str
+    hotkey_uri: str
+    stake_threshold: float
+    allow: tuple[str, ...]
+    deny: tuple[str, ...]
+
+
+class TimeCheck(_Part):
+    """How this machine's clock is watched: signatures expire by it within seconds."""
+
+    ntp_servers: tuple[str, ...] | None = None
+    """Hosts, with ``:port`` if it is not 123; an empty list asks none. By default public ones, none in ``local``."""
+    max_skew: float = Field(default=2.0, gt=0, allow_inf_nan=False)
+    """Seconds; ``headframe serve`` does not start with a clock that is further off."""
 
 
 class Traffic(_Part):
@@ -166,6 +205,9 @@ class Settings(BaseSettings):
     ports: Ports = Ports()
     s3: S3 = S3()
     gateway: Gateway = Gateway()
+    miners: tuple[Miner, ...] = ()
+    """Hotkeys beside the first, which `netuid`, `slots` and `gateway` describe."""
+    clock: TimeCheck = TimeCheck()
     prices: Prices = Prices()
     traffic: Traffic = Traffic()
     ledger_url: str = ""
@@ -202,10 +244,46 @@ class Settings(BaseSettings):
         file = Path(os.environ.get("HEADFRAME_CONFIG", "headframe.toml"))
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
 
+    @model_validator(mode="after")
+    def _local_miners_have_dev_keys(self) -> Settings:
+        if self.profile == "local" and any(miner.hotkey_uri is None for miner in self.miners):
+            raise ValueError("every table in [[miners]] needs a hotkey_uri in profile 'local', such as '//Miner'")
+        return self
+
     @property
     def paths(self) -> Paths:
         """Every file and folder below home."""
         return Paths(self.home)
+
+    @property
+    def all_miners(self) -> tuple[OneMiner, ...]:
+        """Every miner of this home, the first one first."""
+        said = self.gateway
+        first = OneMiner(
+            self.netuid, self.slots, said.wallet_name, said.wallet_hotkey, said.hotkey_uri, said.stake_threshold,
+            said.allow, said.deny,
+        )  # fmt: skip
+        return (first, *(first._replace(**miner.model_dump(exclude_none=True)) for miner in self.miners))
+
+    @property
+    def all_slots(self) -> tuple[str, ...]:
+        """The slots of all miners, the first one's first."""
+        return tuple(dict.fromkeys(slot for miner in self.all_miners for slot in miner.slots))
+
+    @property
+    def neuron_files(self) -> dict[int, Path]:
+        """Where the neurons of each subnet lie, by netuid, the first miner's first."""
+        others = (miner.netuid for miner in self.miners if miner.netuid != self.netuid)
+        return {self.netuid: self.paths.neurons} | {
+            netuid: self.paths.serving / f"neurons-{netuid}.json" for netuid in others
+        }
+
+    @property
+    def ntp_servers(self) -> tuple[str, ...]:
+        """The time servers to ask."""
+        if self.clock.ntp_servers is None:
+            return () if self.profile == "local" else NTP_SERVERS
+        return self.clock.ntp_servers
 
 
 class Paths:
@@ -222,6 +300,7 @@ class Paths:
         self.neurons = home / "serving" / "neurons.json"
         self.prices = home / "serving" / "prices.json"
         self.pause = home / "serving" / "pause.json"
+        self.skew = home / "serving" / "clock-skew.json"
         self.traffic = home / "traffic"
         self.nonces = home / "nonces.lmdb"
         self.models = home / "triton" / "models"

@@ -71,6 +71,10 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """``pause.json``: while it is there, every request is answered 503."""
     clock: str | None = None
     """``clock.json`` in profile ``local``; None means that the subnet's time is wall time."""
+    skew: str | None = None
+    """``clock-skew.json``, where somebody measures how far this machine's clock is off."""
+    max_skew: float = 2.0
+    """Seconds; /readyz tells of more."""
 
     requests_per_s: float = 50.0
     """Per hotkey, sustained, all workers together."""

@@ -116,6 +116,16 @@ def read_pause(path: Path) -> Pause | None:
         return Pause(f"{path.name} cannot be read", 0.0)
 
 
-def write_state(path: Path, state: RouteTable | NeuronTable | PriceBook | Pause) -> None:
+class ClockSkew(msgspec.Struct, frozen=True):
+    """``clock-skew.json``: what time servers said of this machine's clock."""
+
+    written_at: float
+    skew_s: float | None
+    """Seconds that our clock is ahead of theirs, negative when it is behind; None when none answered."""
+    answered: int
+    asked: int
+
+
+def write_state(path: Path, state: RouteTable | NeuronTable | PriceBook | Pause | ClockSkew) -> None:
     """Replace a state file atomically."""
     replace_file(path, msgspec.json.encode(state))

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from infra.settings import S3, Paths
+from infra.settings import S3, Paths, Settings
 
 TIMEOUT = 2.0
 """Seconds a probe waits for an answer."""
@@ -129,8 +129,9 @@ def read_sidecar(paths: Paths) -> SidecarState | None:
         return None
 
 
-def sidecar(paths: Paths) -> str | None:
+def sidecar(settings: Settings) -> str | None:
     """It gave a sign of life of late, every file that serving reads is there, and every duty was tried once."""
+    paths = settings.paths
     state = read_sidecar(paths)
     if state is None:
         return "has said nothing yet"
@@ -139,7 +140,7 @@ def sidecar(paths: Paths) -> str | None:
     age = time.time() - state.written_at
     if age > STALE_AFTER:
         return f"has said nothing for {age:.0f} s"
-    for file in (paths.routes, paths.neurons, paths.prices):
+    for file in (paths.routes, *settings.neuron_files.values(), paths.prices):
         if not file.exists():
             error = next((f": {name}: {duty.error}" for name, duty in state.duties.items() if duty.error), "")
             return f"has not written {file.name} yet{error}"

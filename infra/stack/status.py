@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -84,7 +85,7 @@ def _slots(settings: Settings) -> Slots:
     except (FileNotFoundError, msgspec.DecodeError):
         table = RouteTable(0, 0.0, {})
     slots: Slots = {}
-    for name in sorted({*settings.slots, *table.slots}):
+    for name in sorted({*settings.all_slots, *table.slots}):
         route = next((route for slot, route in table.slots.items() if slot == name), None)
         slots[name] = {
             "stable": route.stable if route else None,
@@ -114,10 +115,10 @@ def _look_for_releases(triton: Component | None, address: str | None, slots: Slo
         triton.state = "unready"
 
 
-def status(settings: Settings, *, hotkey: str | None = None) -> dict[str, Any]:
+def status(settings: Settings, *, miners: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """The whole status document, complete when the stack is down too: then its addresses are null.
 
-    `hotkey` is the miner's own, which the caller knows.
+    `miners` has hotkey, netuid and slots of each, which the caller knows.
     """
     plan = Plan(settings, read_ports(settings.paths.ports))
     parts, supervisor = components(plan, embedded(settings))
@@ -135,7 +136,8 @@ def status(settings: Settings, *, hotkey: str | None = None) -> dict[str, Any]:
         "home": str(settings.home),
         "clock": _clock(settings),
         "gateway": {
-            "url": where("gateway", at.gateway), "private_url": private, "hotkey": hotkey if private else None,
+            "url": where("gateway", at.gateway), "private_url": private,
+            "hotkey": miners[0]["hotkey"] if private and miners else None, "miners": list(miners) if private else None,
             "paused": paused is not None, "reason": paused.reason if paused else None,
         },
         "triton": {"grpc": where("triton", at.triton_grpc)},

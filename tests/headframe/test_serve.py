@@ -11,7 +11,8 @@ from bittensor_core import Keypair
 from typer.testing import CliRunner
 
 from headframe.cli import build
-from headframe.serve import gateway_config, own_hotkey
+from headframe.miners import own_hotkey
+from headframe.serve import gateway_config
 from infra.settings import Gateway, Ports, Settings
 from serving.config import decode, encode
 from serving.errors import UserError

@@ -33,7 +33,7 @@ def test_status_of_what_is_down_is_complete_and_exits_1(app: typer.Typer, tmp_pa
     assert done.exit_code == 1
     assert document["home"] == str(tmp_path / "home")
     assert document["gateway"] == {
-        "url": None, "private_url": None, "hotkey": None, "paused": False, "reason": None,
+        "url": None, "private_url": None, "hotkey": None, "miners": None, "paused": False, "reason": None,
     }  # fmt: skip
     table = CliRunner().invoke(app, ["status"])
     assert table.exit_code == 1

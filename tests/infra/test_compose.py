@@ -21,7 +21,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from headframe.serve import own_hotkey
+from headframe.miners import own_hotkey
 from infra.settings import ROOT, Settings, load_settings
 from infra.stack import commands
 from infra.stack.commands import tool, tritonserver

@@ -52,7 +52,7 @@ def test_the_document_is_complete_when_nothing_ever_ran(tmp_path: Path) -> None:
     assert document["profile"] == "local"
     assert document["home"] == str(tmp_path / "never")
     assert document["gateway"] == {
-        "url": None, "private_url": None, "hotkey": None, "paused": False, "reason": None,
+        "url": None, "private_url": None, "hotkey": None, "miners": None, "paused": False, "reason": None,
     }  # fmt: skip
     assert [document[part] for part in ("triton", "prefect", "mlflow", "s3", "metrics")] == [
         {"grpc": None}, {"url": None}, {"url": None}, {"endpoint": None}, {"url": None},
