@@ -1,15 +1,18 @@
 """What the gateway counts. Every worker writes to files of its own; the private port adds them up.
 
+What is counted for a request stays in memory until `Metrics.flush`, once a second (`serving.tally` says why).
+
 prometheus_client decides at its import whether values go to files, by PROMETHEUS_MULTIPROC_DIR, which the parent sets
 for its workers; elsewhere (in tests) values stay in memory.
 """
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from serving.call import Call, Stages
+from serving.call import STAGES, Call, Stages
 from serving.records import Role
+from serving.tally import BatchHistogram, Tally, Timings
 from serving.types import ReleaseId, SlotName
 
 _SECONDS = (
@@ -24,106 +27,101 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         registry = registry or CollectorRegistry()
-        self._requests = Counter(
+
+        def tally(name: str, meaning: str, labels: str) -> Tally:
+            return Tally(Counter(name, meaning, labels.split(), registry=registry))
+
+        def level(name: str, meaning: str, labels: str = "", mode: str = "livesum") -> Gauge:
+            return Gauge(name, meaning, labels.split(), registry=registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+
+        self._requests = tally(
             "headframe_requests",
             "Requests answered. dialect: legacy, btauth, none. route: a synapse name, ping, other. "
             "outcome: ok, hung_up, or a refusal's code. caller: upper, middle, lower (third by stake), unknown.",
-            ["dialect", "route", "outcome", "caller"],
-            registry=registry,
+            "dialect route outcome caller",
         )
-        self._refusals = Counter(
+        self._refusals = tally(
             "headframe_refusals",
             "Requests refused. status: the HTTP status. code: why.",
-            ["status", "code"],
-            registry=registry,
+            "status code",
         )
-        self._stages = Histogram(
-            "headframe_stage_seconds",
-            "Time by stage of the road. stage: head, identity, body, signature, nonce, parse, queue, inputs, triton, "
-            "answer, wait, send, total.",
-            ["stage"],
-            buckets=_SECONDS,
-            registry=registry,
+        self._stages = Timings(
+            BatchHistogram(
+                "headframe_stage_seconds",
+                f"Time by stage of the road. stage: {', '.join(STAGES)}, total.",
+                ["stage"],
+                buckets=_SECONDS,
+                registry=registry,
+            ),
+            [*STAGES, "total"],
         )
-        self._releases = Counter(
+        self._releases = tally(
             "headframe_release_requests",
             "Requests given to a release. slot: a configured slot. release: its id. role: stable, canary, shadow, "
             "fallback. outcome: ok, invalid, error, late, away, dropped.",
-            ["slot", "release", "role", "outcome"],
-            registry=registry,
+            "slot release role outcome",
         )
-        self._drift = Counter(
+        self._drift = tally(
             "headframe_schema_drift",
             "Good requests that stray from the subnet's schema as we know it. route: a synapse name. sign: what is "
             "odd, one of the subnet's own words for it (docs/add-a-subnet.md).",
-            ["route", "sign"],
-            registry=registry,
+            "route sign",
         )
-        self._skew = Gauge(
+        self._skew = level(
             "headframe_caller_clock_seconds",
             "Age of the newest verified request when it arrived; negative when the caller's clock is ahead.",
-            registry=registry,
-            multiprocess_mode="mostrecent",
+            mode="mostrecent",
         )
-        self._in_flight = Gauge(
-            "headframe_in_flight", "Requests in Triton now.", registry=registry, multiprocess_mode="livesum"
-        )
-        self._waiting = Gauge(
-            "headframe_waiting", "Requests that wait for a place now.", registry=registry, multiprocess_mode="livesum"
-        )
-        self._lost = Gauge(
-            "headframe_traffic_lost",
-            "Records that the disk refused since the workers started.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
+        self._in_flight = level("headframe_in_flight", "Requests in Triton now.")
+        self._waiting = level("headframe_waiting", "Requests that wait for a place now.")
+        self._lost = level("headframe_traffic_lost", "Records that the disk refused since the workers started.")
 
-        self._cut = Counter(
+        self._cut = tally(
             "headframe_connections_cut",
             "Connections closed by us. why: address (too many of one), total (too many), slow_head, slow_reader.",
-            ["why"],
-            registry=registry,
+            "why",
         )
-        self._connections = Gauge(
-            "headframe_connections", "Connections open now.", registry=registry, multiprocess_mode="livesum"
+        self._connections = level("headframe_connections", "Connections open now.")
+        self._addresses = level(
+            "headframe_junk_addresses", "Addresses (and hotkeys claimed from them) that sent junk of late."
         )
-        self._addresses = Gauge(
-            "headframe_junk_addresses",
-            "Addresses (and hotkeys claimed from them) that sent junk of late.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self._breakers = Gauge(
+        self._breakers = level(
             "headframe_breakers_open",
             "Breakers that are open or half-open, over all workers. what: server, release.",
-            ["what"],
-            registry=registry,
-            multiprocess_mode="livesum",
+            "what",
         )
+
+        self._age_s: float | None = None
+        self._tallies = (self._requests, self._refusals, self._releases, self._drift, self._cut, self._stages)
+
+    def flush(self) -> None:
+        """Hand over what was counted since the last time."""
+        for tally in self._tallies:
+            tally.flush()
+        if self._age_s is not None:
+            self._skew.set(self._age_s)
 
     def request(self, *, dialect: str | None, route: str, outcome: str, call: Call | None, stages: Stages) -> None:
         """One finished request."""
         caller = CLASSES[call.caller.priority] if call is not None else "unknown"
-        self._requests.labels(dialect or "none", route, outcome, caller).inc()
-        for stage, ms in stages.ms.items():
-            self._stages.labels(stage).observe(ms / 1e3)
-        self._stages.labels("total").observe(stages.total_s())
+        self._requests.add(dialect or "none", route, outcome, caller)
+        self._stages.add((*stages.ns, stages.total_ns()))
 
     def refusal(self, status: int, code: str) -> None:
         """One refusal, also where no request could be read."""
-        self._refusals.labels(str(status), code).inc()
+        self._refusals.add(str(status), code)
 
     def release(self, slot: SlotName, release: ReleaseId, role: Role, outcome: str) -> None:
         """One request given to a release."""
-        self._releases.labels(slot, release, role, outcome).inc()
+        self._releases.add(slot, release, role, outcome)
 
     def drift(self, route: str, sign: str) -> None:
         """One sign that a subnet's schema moves."""
-        self._drift.labels(route, sign).inc()
+        self._drift.add(route, sign)
 
     def caller_clock(self, age_s: float) -> None:
         """The age of a request whose signature was good."""
-        self._skew.set(age_s)
+        self._age_s = age_s
 
     def levels(self, *, in_flight: int, waiting: int, lost: int) -> None:
         """How full this worker is."""
@@ -133,7 +131,7 @@ class Metrics:
 
     def cut(self, why: str) -> None:
         """One connection that we closed on a caller."""
-        self._cut.labels(why).inc()
+        self._cut.add(why)
 
     def door(self, *, connections: int, addresses: int) -> None:
         """What this worker's door holds."""

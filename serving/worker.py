@@ -164,6 +164,7 @@ async def serve(config: GatewayConfig, listener: socket.socket, log: Any, connec
         await gateway.nonces.close()
         await triton.close()
         gateway.traffic.close()
+        gateway.metrics.flush()
         log.info("worker done")
 
 

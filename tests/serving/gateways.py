@@ -24,7 +24,7 @@ from serving.nonces import NonceStore, open_store, prepare_store
 from serving.routes import RouteReader
 from serving.state import Canary, Neuron, NeuronTable, PriceBook, RouteTable, SlotRoute, write_state
 from serving.subnets.base import Route, Subnet
-from serving.traffic import TrafficWriter
+from serving.traffic import TrafficWriter, read_records
 from serving.types import Hotkey, ReleaseId, SlotName
 from serving.wire.keys import public_key
 from tests.serving import callers
@@ -134,12 +134,17 @@ class Box:
 
     def count(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that carry these labels."""
+        self.gateway.metrics.flush()
         return sum(
             sample.value
             for metric in self.registry.collect()
             for sample in metric.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    def codes(self) -> list[str]:
+        """What became of the calls on record, in the order in which they ended."""
+        return [record.code for record in read_records(self.home / "traffic")]
 
     async def ask(self, request: callers.Request, *, extra: list[tuple[bytes, bytes]] | None = None) -> Reply:
         """Send a request through the ASGI interface."""
@@ -169,7 +174,7 @@ class Box:
         await self.gateway(scope, receive, send)
         if not sent:
             return Reply(0, {}, b"")
-        start, content = sent
+        start, *content = sent
         named = {name.decode(): value.decode() for name, value in start["headers"]}
         return Reply(start["status"], named, bytes(content["body"]))
 
