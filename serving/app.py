@@ -15,6 +15,7 @@ from serving.admission import Admission, Budgets
 from serving.answering import Answerer
 from serving.call import Call, Stages
 from serving.clock import Clock
+from serving.clocks import CallerClocks
 from serving.connections import Connection
 from serving.door import Door
 from serving.errors import Refusal
@@ -99,6 +100,7 @@ class Gateway:
         self.body_deadline_s = body_deadline_s
         self.paused = False
         """Set by whoever watches ``pause.json``; what was admitted before is finished."""
+        self.callers = CallerClocks()
         self._ids = itertools.count()
         self._life = os.urandom(6).hex()
 
@@ -174,7 +176,7 @@ class Gateway:
             deadline=time.monotonic() - x.stages.total_s() + timeout_s - min(1.0, 0.1 * timeout_s),
         )  # fmt: skip
         if claim.signed_at is not None:
-            self.metrics.caller_clock((now_ns - claim.signed_at) / 1e9)
+            self.callers.add(caller.key, (now_ns - claim.signed_at) / 1e9)
         self.budgets.spend(caller.key, now_ns)  # 429
         x.stages.mark("nonce")
         task = call.task = self._understand(claim, route, body, call)  # 400, 401 body hash
@@ -266,6 +268,8 @@ class Gateway:
 
     def keep(self) -> None:
         """Housekeeping, every second."""
+        if (age_s := self.callers.median()) is not None:
+            self.metrics.caller_clock(age_s)
         self.metrics.flush()
         self.metrics.levels(in_flight=self.admission.in_flight, waiting=self.admission.waiting, lost=self.traffic.lost)
         self.metrics.door(connections=self.door.connections.count, addresses=len(self.door.junk))

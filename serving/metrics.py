@@ -69,7 +69,7 @@ class Metrics:
         )
         self._skew = level(
             "headframe_caller_clock_seconds",
-            "Age of the newest verified request when it arrived; negative when the caller's clock is ahead.",
+            "Age of verified requests when they arrive, the median over callers; negative when their clocks are ahead.",
             mode="mostrecent",
         )
         self._in_flight = level("headframe_in_flight", "Requests in Triton now.")

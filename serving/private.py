@@ -29,7 +29,7 @@ class ParentMetrics(Collector):
         ages = GaugeMetricFamily(
             "headframe_file_age_seconds",
             "Age of a file that serving depends on. file: routes, prices, neurons, neurons-<netuid> of further ones. "
-            "+Inf when it was never there. pause and clock only while they are there.",
+            "+Inf when it was never there. pause, clock and skew only while they are there.",
             labels=["file"],
         )
         for name, age in self.readiness.ages().items():
@@ -41,6 +41,7 @@ class ParentMetrics(Collector):
         yield GaugeMetricFamily("headframe_ready", "1 when /readyz says ready.", value=self.readiness.report()["ready"])
         paused = self.readiness.pause() is not None
         yield GaugeMetricFamily("headframe_paused", "1 while every request is answered 503 on purpose.", value=paused)
+        yield from self.readiness.clock.collect()
         yield from self._workers()
 
     def _workers(self) -> Iterable[Metric]:

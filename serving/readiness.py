@@ -14,6 +14,7 @@ import msgspec
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from serving.acks import Ack, folder_of, living
+from serving.clocks import OwnClock
 from serving.config import GatewayConfig
 from serving.files import StateFile
 from serving.state import NeuronTable, Pause, PriceBook, RouteTable, read_pause
@@ -62,6 +63,7 @@ class Readiness:
                 StateFile(Path(config.prices), PriceBook, kept=config.kept("prices")), config.prices_max_age,
             ),
         }  # fmt: skip
+        self.clock = OwnClock(config)
         self._workers = folder_of(Path(config.run))
         self.generation = 0
         """Of the routes in the file."""
@@ -89,7 +91,7 @@ class Readiness:
     def optional_ages(self) -> dict[str, float]:
         """Age in seconds of the files that are there only when somebody set them: a pause, and recorded time."""
         ages = {}
-        for name in ("pause", "clock"):
+        for name in ("pause", "clock", "skew"):
             with contextlib.suppress(OSError, TypeError):
                 ages[name] = time.time() - Path(getattr(self.config, name)).stat().st_mtime
         return ages
@@ -140,7 +142,7 @@ class Readiness:
         )
         return {
             "ready": ready, "draining": self.state.draining, "paused": msgspec.to_builtins(paused), "slots": slots,
-            "files": files, "routes": routes, "workers": workers,
+            "files": files, "routes": routes, "workers": workers, "clock": self.clock.report(),
         }  # fmt: skip
 
     def _slot(self, slot: str) -> dict[str, Any]:
