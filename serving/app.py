@@ -22,6 +22,7 @@ from serving.errors import Refusal
 from serving.metrics import Metrics
 from serving.miners import Miner, Miners, Ping
 from serving.nonces import ReplayStore
+from serving.request_log import RequestLog
 from serving.subnets.base import Body, Route, Task, streams
 from serving.streaming import Aborted, Outlet, stream_answer
 from serving.traffic import TrafficWriter
@@ -80,9 +81,9 @@ class Gateway:
     """Answers validators; everything it needs is handed in, and nothing is ever signed."""
 
     def __init__(
-        self, *, miners: Miners, nonces: ReplayStore, budgets: Budgets, admission: Admission,
-        answerer: Answerer, traffic: TrafficWriter, metrics: Metrics, door: Door,
-        clock: Clock, log: Any, wall_ns: Callable[[], int] = time.time_ns, body_deadline_s: float = READ_DEADLINE_S,
+        self, *, miners: Miners, nonces: ReplayStore, budgets: Budgets, admission: Admission, answerer: Answerer,
+        traffic: TrafficWriter, metrics: Metrics, door: Door, clock: Clock, log: Any, requests: RequestLog,
+        wall_ns: Callable[[], int] = time.time_ns, body_deadline_s: float = READ_DEADLINE_S,
         claims: Mapping[DialectName, ReadClaim] | None = None,
     ) -> None:  # fmt: skip
         self.miners = miners
@@ -96,6 +97,7 @@ class Gateway:
         self.metrics = metrics
         self.clock = clock
         self.log = log
+        self.requests = requests
         self.wall_ns = wall_ns
         self.body_deadline_s = body_deadline_s
         self.paused = False
@@ -260,10 +262,10 @@ class Gateway:
         self.metrics.request(dialect=x.dialect, route=x.route, outcome=code, call=x.call, stages=x.stages)
         if x.call is None:  # refusals before the signature are counted, not logged: a flood must not fill the disk
             return
-        self.log.info(
-            "request", request_id=x.call.request_id, dialect=x.dialect, route=x.route, code=code,
-            caller=x.call.caller.hotkey, slot=x.call.task.slot if x.call.task else None, role=x.call.role,
-            release=x.call.release, ms=round(x.stages.total_s() * 1e3, 3),
+        self.requests.add(
+            request_id=x.call.request_id, dialect=x.dialect, route=x.route, code=code, caller=x.call.caller.hotkey,
+            slot=x.call.task.slot if x.call.task else None, role=x.call.role, release=x.call.release,
+            seconds=x.stages.total_s(),
         )  # fmt: skip
 
     def keep(self) -> None:
@@ -271,6 +273,7 @@ class Gateway:
         if (age_s := self.callers.median()) is not None:
             self.metrics.caller_clock(age_s)
         self.metrics.flush()
+        self.requests.flush()
         self.metrics.levels(in_flight=self.admission.in_flight, waiting=self.admission.waiting, lost=self.traffic.lost)
         self.metrics.door(connections=self.door.connections.count, addresses=len(self.door.junk))
         self.metrics.breakers(*self.answerer.breakers.open_ones())

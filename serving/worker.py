@@ -38,6 +38,7 @@ from serving.metrics import Metrics
 from serving.miners import miners_of
 from serving.nonces import NonceStore, ReplayStore, open_store
 from serving.nonces_redis import RedisNonces
+from serving.request_log import RequestLog
 from serving.routes import RouteReader
 from serving.state import PriceBook, read_pause
 from serving.traffic import TrafficWriter
@@ -88,6 +89,7 @@ def build(config: GatewayConfig, log: Any, connect: Connect = Triton) -> tuple[G
         metrics=metrics,
         clock=Clock(Path(config.clock)) if config.clock else Clock(),
         log=log,
+        requests=RequestLog("worker"),
     )
     return gateway, triton
 
@@ -165,6 +167,7 @@ async def serve(config: GatewayConfig, listener: socket.socket, log: Any, connec
         await triton.close()
         gateway.traffic.close()
         gateway.metrics.flush()
+        gateway.requests.flush()
         log.info("worker done")
 
 

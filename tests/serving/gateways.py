@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Mapping, MutableMapping
@@ -21,6 +22,7 @@ from serving.identity import Identity
 from serving.metrics import Metrics
 from serving.miners import Miner, Miners, Ping
 from serving.nonces import NonceStore, open_store, prepare_store
+from serving.request_log import RequestLog
 from serving.routes import RouteReader
 from serving.state import Canary, Neuron, NeuronTable, PriceBook, RouteTable, SlotRoute, write_state
 from serving.subnets.base import Route, Subnet
@@ -124,6 +126,7 @@ class Box:
             metrics=metrics,
             clock=options.pop("clock", Clock()),
             log=_Silent(),
+            requests=RequestLog("test", io.BytesIO()),
             wall_ns=self.wall,
             **options,
         )  # fmt: skip
@@ -176,7 +179,7 @@ class Box:
             return Reply(0, {}, b"")
         start, *content = sent
         named = {name.decode(): value.decode() for name, value in start["headers"]}
-        return Reply(start["status"], named, bytes(content["body"]))
+        return Reply(start["status"], named, b"".join(message["body"] for message in content))
 
 
 class _Silent:
