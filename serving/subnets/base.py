@@ -20,7 +20,7 @@ class Task(NamedTuple):
 
     slot: SlotName
     request: Any
-    """The subnet's typed request; `Route.echo` can give it back with equal values."""
+    """The subnet's typed request; a legacy reply echoes it with equal values."""
     canonical: bytes
     """The request's inputs in one fixed spelling: what the seed, the canary choice and the traffic record use."""
     given: bytes = b""
