@@ -23,8 +23,8 @@ from serving.metrics import Metrics
 from serving.miners import Miner, Miners, Ping
 from serving.nonces import ReplayStore
 from serving.request_log import RequestLog
-from serving.subnets.base import Body, Route, Task, streams
 from serving.streaming import Aborted, Outlet, stream_answer
+from serving.subnets.base import Body, Route, Task, streams
 from serving.traffic import TrafficWriter
 from serving.wire import dialects, reply
 from serving.wire.body import READ_DEADLINE_S, HungUp, decode, read_body
@@ -175,6 +175,7 @@ class Gateway:
         call = x.call = Call(
             request_id=f"{self._life}-{next(self._ids):x}", dialect=x.dialect, synapse=route.synapse, caller=caller,
             at=now_ns / 1e9, subnet_at=self.clock.subnet(), timeout_s=timeout_s, stages=x.stages,
+            receiver=miner.hotkey, netuid=miner.netuid, authenticated=claim.covers(route),
             deadline=time.monotonic() - x.stages.total_s() + timeout_s - min(1.0, 0.1 * timeout_s),
         )  # fmt: skip
         if claim.signed_at is not None:
