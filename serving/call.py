@@ -72,6 +72,11 @@ class Call:
     timeout_s: float
     """What the caller allows, as far as the route allows it."""
     stages: Stages
+    receiver: str = ""
+    """Our hotkey that was called."""
+    netuid: int = 0
+    authenticated: bool = False
+    """Whether the signature covers the inputs."""
 
     task: Task | None = None
     seed: int = 0
@@ -114,7 +119,8 @@ class Call:
     def _record(self, **facts: Any) -> TrafficRecord:
         return TrafficRecord(
             request_id=self.request_id, at=self.at, subnet_at=self.subnet_at, dialect=self.dialect,
-            caller=self.caller.hotkey, slot=self.task.slot if self.task else "", synapse=self.synapse, seed=self.seed,
+            caller=self.caller.hotkey, receiver=self.receiver, netuid=self.netuid, authenticated=self.authenticated,
+            slot=self.task.slot if self.task else "", synapse=self.synapse, seed=self.seed,
             inputs=self.inputs.recorded if self.inputs else {}, deadline_s=self.timeout_s,
             timings_ms=self.stages.ms(), **facts,
         )  # fmt: skip

@@ -224,6 +224,19 @@ def check_redis(url: str) -> None:
         raise UserError(f"[gateway] redis_url: {error}") from None
 
 
+def read_server(url: str) -> Mapping[str, str]:
+    """Redis' INFO, asked once; raises UserError when it does not answer in time."""
+    from redis import Redis
+    from redis.exceptions import RedisError
+
+    check_redis(url)
+    try:
+        with Redis.from_url(url, socket_timeout=LIMIT_S, socket_connect_timeout=LIMIT_S) as client:
+            return {name: str(value) for name, value in client.info().items()}
+    except (RedisError, OSError) as error:
+        raise UserError(f"Redis does not answer ({type(error).__name__})") from None
+
+
 def evicts(info: Mapping[str, str]) -> str | None:
     """Why this Redis (by its INFO) may drop nonces that are still needed, in one line; None when it does not."""
     policy = info.get("maxmemory_policy", "noeviction")

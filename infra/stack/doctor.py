@@ -10,6 +10,7 @@ from infra.effective import effective
 from infra.ports import is_free, read_ports
 from infra.settings import ROOT, Ports, Settings
 from infra.stack.checks import Check, run
+from infra.stack.gateway_checks import gateway_checks
 from infra.stack.parts import Plan
 from infra.stack.probes import read_sidecar
 from infra.stack.processes import SUPERVISOR, marked
@@ -29,6 +30,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         yield check
     yield ports(settings)
     yield clock(settings)
+    yield from gateway_checks(settings)
     yield stack(settings)
     yield sidecar(settings)
     yield (
