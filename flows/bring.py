@@ -46,9 +46,3 @@ def loaded(settings: Settings) -> set[str]:
     """The releases that the live Triton can answer with."""
     with closing(live_triton(settings)) as triton:
         return triton.loaded()
-
-
-def unload(settings: Settings, release_id: str) -> None:
-    """Let the live Triton forget a release."""
-    with closing(live_triton(settings)) as triton:
-        triton.unload(release_id)

@@ -7,13 +7,12 @@ written, so a tick may be killed anywhere: the next one, or the sidecar, writes 
 from __future__ import annotations
 
 import logging
-import time
 from contextlib import closing
 from typing import Any
 
 import msgspec
 
-from flows.bring import Unfit, bring, loaded, unload
+from flows.bring import Unfit, bring, loaded
 from flows.guards import Finding, Pace, judge
 from infra.ledger import Fenced, GateEntry, Ledger, LedgerError, ReleaseEntry, SlotState, moves, open_ledger
 from infra.ledger.entries import Kind, Stage
@@ -25,8 +24,6 @@ from serving.traffic import read_records
 from serving.types import ReleaseId
 
 _log = logging.getLogger(__name__)
-DRAIN_S = 60.0
-"""Seconds that a release which left the routes stays loaded, for requests still under way."""
 
 
 class Tick(msgspec.Struct, frozen=True):
@@ -114,7 +111,6 @@ def tick(settings: Settings, slot: str, *, pace: Pace | None = None, actor: str 
             state = ledger.take(slot, actor)
         if state.candidate is None:
             _follow(settings, state)
-            _tidy(settings, state)
             reason = "no release is stable yet" if state.stage == "empty" else "no rollout is under way"
             return Tick(slot, state.stage, state.stage, None, state.stable, reason)
         try:
@@ -292,15 +288,3 @@ def _follow(settings: Settings, state: SlotState) -> None:
         tracking.follow(settings, state.slot, tracking.CHAMPION, state.stable)
     except UserError as error:
         _log.warning("alias champion of %s left as it is: %s", state.slot, error)
-
-
-def _tidy(settings: Settings, state: SlotState) -> None:
-    """Unload releases of the slot that left the routes a while ago; best effort, and tried again at every tick."""
-    if time.time() - state.since < DRAIN_S:
-        return
-    try:
-        for name in sorted(loaded(settings)):
-            if name.rpartition("-")[0] == state.slot and name not in state.live:
-                unload(settings, name)
-    except UserError as error:
-        _log.warning("slot %s not tidied: %s", state.slot, error)

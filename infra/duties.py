@@ -21,6 +21,7 @@ from infra.stack.processes import marked
 from infra.traffic.duties import traffic_duties
 from infra.triton import Triton
 from infra.triton.stubs import Stubs
+from infra.unloading import unloading
 from serving.clock import Clock, ClockError
 from serving.errors import UserError
 from serving.state import ClockSkew, NeuronTable, RouteTable, write_state
@@ -40,7 +41,7 @@ PRICES_EVERY = 5.0
 def all_duties(settings: Settings) -> list[Duty]:
     """The duties of this home, none of them begun."""
     recording: list[Recorder] = []
-    duties = [routes(settings), neurons(settings), prices(settings, recording), releases(settings)]
+    duties = [routes(settings), neurons(settings), prices(settings, recording), releases(settings), unloading(settings)]
     if settings.ntp_servers:
         duties.append(clock_skew(settings))
     duties += traffic_duties(settings)
@@ -193,13 +194,9 @@ def _real(settings: Settings) -> Paths:
 def routed(path: Path) -> list[ReleaseId]:
     """Every release that the routes name, the stable ones first."""
     try:
-        slots = msgspec.json.decode(path.read_bytes(), type=RouteTable).slots.values()
+        return msgspec.json.decode(path.read_bytes(), type=RouteTable).releases()
     except FileNotFoundError:
         return []
-    names = [slot.stable for slot in slots]
-    names += [slot.canary.release for slot in slots if slot.canary]
-    names += [name for slot in slots for name in (slot.fallback, slot.shadow)]
-    return list(dict.fromkeys(name for name in names if name is not None))
 
 
 def _load(settings: Settings, triton: Triton, release: ReleaseId) -> str | None:

@@ -51,10 +51,6 @@ class Edge:
         self.count("loaded")
         return set(self.loaded)
 
-    def unload(self, settings: Settings, name: str) -> None:
-        self.count("unload")
-        self.loaded.discard(name)
-
 
 @pytest.fixture
 def edge(monkeypatch: pytest.MonkeyPatch) -> Edge:
@@ -66,7 +62,6 @@ def edge(monkeypatch: pytest.MonkeyPatch) -> Edge:
 
     monkeypatch.setattr(rollout, "bring", made.bring)
     monkeypatch.setattr(rollout, "loaded", made.look)
-    monkeypatch.setattr(rollout, "unload", made.unload)
     monkeypatch.setattr(rollout, "publish_routes", counted)
     return made
 
@@ -272,19 +267,6 @@ def test_a_killed_tick_is_mended_by_the_next(settings: Settings, ledger: Ledger,
     settings.paths.routes.unlink()
     go(settings)
     assert routes(settings).stable == first
-
-
-def test_what_left_the_routes_is_unloaded_after_a_while(
-    settings: Settings, ledger: Ledger, edge: Edge, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, second = promoted(settings, ledger, edge)
-    rollout.rollback(settings, SLOT)
-    edge.loaded |= {"synth-low-0123456789ab"}
-    go(settings)
-    assert second in edge.loaded
-    monkeypatch.setattr(rollout, "DRAIN_S", 0.0)
-    go(settings)
-    assert edge.loaded == {first, "synth-low-0123456789ab"}
 
 
 def whole_life(settings: Settings, second: str, attempt: Callable[[Callable[[], Any]], None]) -> None:

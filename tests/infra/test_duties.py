@@ -140,7 +140,7 @@ def test_setting_the_clock_makes_prices_due_and_fast_time_makes_them_frequent(tm
 
 def test_duties_of_a_home(tmp_path: Path) -> None:
     names = [duty.name for duty in duties.all_duties(Settings(home=tmp_path))]
-    assert names == ["routes", "neurons", "prices", "releases", "traffic"]
+    assert names == ["routes", "neurons", "prices", "releases", "unloading", "traffic"]
     recording = Settings.model_validate({"home": tmp_path, "prices": {"record": True}})
     assert [duty.name for duty in duties.all_duties(recording)] == [*names, "recorder"]
     assert os.listdir(tmp_path) == []
