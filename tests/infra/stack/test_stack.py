@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from infra.stack.parts import PARTS, Part
 from infra.stack.processes import SUPERVISOR, marked
 from infra.stack.supervisor import Supervisor
 from serving.errors import UserError
+from tests.serving.callers import legacy
 
 pytestmark = [pytest.mark.slow, pytest.mark.stack]
 ALL = {part.name for part in PARTS}
@@ -141,6 +143,72 @@ def test_a_killed_worker_counts_for_the_gateway(home: Path) -> None:
         return now["state"] == "running" and len(now["pids"]) == 3 and now["restarts"] == before["restarts"] + 1
 
     until(back)
+
+
+class Pings:
+    """Validators that ping without a pause, over a new connection each time and over a kept one."""
+
+    def __init__(self, url: str) -> None:
+        self.replies: list[int | str] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(url, kept)) for kept in (False, True)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self, url: str, kept: bool) -> None:
+        with httpx.Client(trust_env=False, timeout=30) as client:
+            while not self._stop.is_set():
+                request = legacy("Synapse", {})
+                send = client.post if kept else httpx.post
+                try:
+                    self.replies.append(send(url + "/Synapse", headers=request.headers, content=b"{}").status_code)
+                except httpx.HTTPError as error:
+                    self.replies.append(type(error).__name__)
+
+    def more(self, count: int = 50) -> None:
+        """Wait for further replies."""
+        wanted = len(self.replies) + count
+        until(lambda: len(self.replies) >= wanted)
+
+    def stop(self) -> list[int | str]:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        return self.replies
+
+
+def test_the_gateways_port_outlives_a_kill_and_a_restart(home: Path) -> None:
+    before = status(home)
+    parent, *workers = before["components"]["gateway"]["pids"]
+    pings = Pings(before["gateway"]["url"])
+    try:
+        pings.more()
+        os.kill(parent, signal.SIGKILL)
+        until(lambda: not any(psutil.pid_exists(pid) for pid in workers))
+        pings.more()
+        supervisor = Supervisor(Path(os.path.realpath(home)))
+        supervisor.stop("gateway")
+        until(lambda: supervisor.infos()["gateway"].statename == "STOPPED")
+        supervisor.start("gateway")
+        pings.more()
+    finally:
+        replies = pings.stop()
+    assert set(replies) <= {200, 429}  # 429: they ask for more than a hotkey's budget
+    until(lambda: status(home)["components"]["gateway"]["state"] == "running")
+
+
+def test_a_pause_is_told_by_status_and_up_and_ended_by_resume(home: Path) -> None:
+    url = status(home)["gateway"]["url"]
+    request = legacy("Synapse", {})
+    done = headframe(home, "pause", "--reason", "new disk", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["workers"] == 2
+    reply = httpx.post(url + "/Synapse", headers=request.headers, content=b"{}")
+    assert (reply.status_code, reply.headers["retry-after"]) == (503, "60")
+    assert (status(home)["gateway"]["paused"], status(home)["gateway"]["reason"]) == (True, "new disk")
+    assert "Paused (new disk)" in headframe(home, "up").stdout
+    assert headframe(home, "resume").stdout == "Not paused. In force in 2 workers.\n"
+    assert httpx.post(url + "/Synapse", headers=request.headers, content=b"{}").status_code == 200
 
 
 def test_a_second_stack_runs_beside_it(home: Path, scratch: Path) -> None:
