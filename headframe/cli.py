@@ -12,7 +12,7 @@ from serving.errors import UserError
 
 def build() -> typer.Typer:
     """The whole command, verbs registered."""
-    from headframe import demo, models, pause, serve, stack, twin
+    from headframe import demo, models, pause, replay, serve, stack, twin
 
     app = typer.Typer(
         name="headframe",
@@ -20,7 +20,7 @@ def build() -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
-    for module in (stack, serve, pause, models, twin, demo):
+    for module in (stack, serve, pause, models, twin, replay, demo):
         module.register(app)
     return app
 

@@ -1,0 +1,99 @@
+"""Whether the books agree: requests that the gateway counted, rows of the traffic record, what the disk refused."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+import msgspec
+
+from infra.ports import endpoints, need
+from infra.settings import Settings
+from infra.traffic.reading import records
+from infra.traffic.selection import is_own
+from serving.errors import UserError
+
+FLUSH_S = 1.5
+"""Workers hand over their counts every second."""
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """What the gateway says of itself since it started."""
+
+    since: float
+    """When it started, unix s."""
+    requests: int
+    """Requests with a good signature, pings apart: each has a row of its own."""
+    lost: int
+    """Rows that the disk refused."""
+
+
+class Books(msgspec.Struct, frozen=True):
+    """Requests against rows since the gateway started."""
+
+    since: float
+    requests: int
+    rows: int
+    """Of requests."""
+    beside: int
+    """Of other releases' tries at the same requests: shadows, and what failed before a fallback answered."""
+    lost: int
+    missing: int
+    """Requests with neither a row nor a refusal of the disk: never anything but 0."""
+    uncounted: int
+    """Rows of requests that no worker counted: the last second of one that was killed."""
+
+
+def reconcile(settings: Settings, *, wait: Callable[[float], None] = time.sleep) -> Books:
+    """Compare, over the life of the running gateway, on this disk and among what was shipped and removed.
+
+    Requests that arrive meanwhile do not disturb it. Raises UserError when the gateway or the object store does not
+    answer.
+    """
+    address = need(endpoints(settings).private, "the gateway's private port")
+    before = counted(_page(f"{address}/metrics"))
+    wait(FLUSH_S)
+    own = beside = 0
+    for record in records(settings, since=before.since):
+        if is_own(record):
+            own += 1
+        else:
+            beside += 1
+    wait(FLUSH_S)
+    after = counted(_page(f"{address}/metrics"))
+    if after.since != before.since:
+        raise UserError("the gateway was started again meanwhile: try once more")
+    return Books(
+        since=before.since, requests=after.requests, rows=own, beside=beside, lost=after.lost,
+        missing=max(0, before.requests - own - after.lost),
+        uncounted=max(0, own - after.requests),
+    )  # fmt: skip
+
+
+def counted(page: str) -> Counted:
+    """The facts in a page of metrics; raises UserError when it is not the gateway's."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    since, requests, lost = None, 0.0, 0.0
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            if sample.name == "headframe_started_seconds":
+                since = sample.value
+            elif sample.name == "headframe_traffic_lost":
+                lost += sample.value
+            elif sample.name == "headframe_requests_total":
+                verified = sample.labels["caller"] != "unknown" and sample.labels["route"] != "ping"
+                requests += sample.value if verified else 0.0
+    if since is None:
+        raise UserError("the private port does not give the gateway's metrics")
+    return Counted(since, int(requests), int(lost))
+
+
+def _page(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=10.0) as answer:
+            return str(answer.read().decode())
+    except (urllib.error.URLError, OSError) as error:
+        raise UserError(f"the gateway's metrics at {url} cannot be read ({error}): is it up?") from None
