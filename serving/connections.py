@@ -25,6 +25,10 @@ class Connection(Protocol):
         """Close it now, whatever it is at."""
         ...
 
+    def break_off(self) -> None:
+        """End the reply that is under way, so that nobody takes it for whole."""
+        ...
+
 
 Verdict = Literal["", "address", "total"]
 """Why a newcomer was refused: too many of its address, or too many altogether; empty when it was not."""

@@ -17,7 +17,7 @@ class Door:
         self, *, origins: Origins | None = None, junk: JunkBudgets | None = None, connections: Connections | None = None
     ) -> None:
         self.origins = origins or Origins()
-        self.junk = junk or JunkBudgets(per_s=20.0, burst=200)
+        self.junk = JunkBudgets(per_s=20.0, burst=200) if junk is None else junk
         self.connections = connections or Connections()
 
     def address(self, scope: Mapping[str, Any]) -> Address:

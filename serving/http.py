@@ -8,6 +8,8 @@ work on its request. What is not HTTP, or has more than one reading, gets an err
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -16,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from serving.addresses import NOWHERE
 from serving.errors import Refusal
 from serving.wire.claim import reads_bt_headers
-from serving.wire.head import MAX_BYTES
+from serving.wire.head import MAX_BYTES, check_framing
 from serving.wire.reply import refusal
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ TAKE_DEADLINE_S = 30.0
 LEAST_TAKEN = 64 * 1024
 MAX_PIPELINED = 16
 """Requests that may wait on one connection behind the one that is answered."""
+_NO_LINGER = struct.pack("ii", 1, 0)
 _SLACK = 4096
 """Request line and separators, which `wire.head` does not count."""
 _FREE_FRAMING = 64 * 1024
@@ -95,6 +98,15 @@ class Protocol(HttpToolsProtocol):
         """Close it now: a newcomer needs the room."""
         self._cut("total")
 
+    def break_off(self) -> None:
+        """End the reply in its middle: nothing more of it comes, its last chunk least of all."""
+        if self._answering is not None:
+            self._answering.disconnected = True
+        if self.transport.get_write_buffer_size():
+            self._cut("aborted")
+        else:
+            self.transport.close()
+
     def quiet(self) -> bool:
         """Whether no request of this connection is being answered."""
         return self.cycle is None or self.cycle.response_complete
@@ -108,9 +120,7 @@ class Protocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
             self._check_sizes(data)
-        except httptools.HttpParserUpgrade:
-            self._hear_no_more()  # the road refuses it
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             ours = error.__context__
             self._refuse(ours if isinstance(ours, Refusal) else Refusal(400, "bad_http", "this is not HTTP/1.1"))
         except Refusal as refused:
@@ -142,6 +152,7 @@ class Protocol(HttpToolsProtocol):
         self._disarm()
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Refusal(400, "pipelined", "too many requests at once on one connection")
+        check_framing(self.parser.get_http_version(), self.url, self.headers)
         self.scope["headframe.target"] = self.url  # type: ignore[typeddict-unknown-key]
         self.scope["headframe.connection"] = self  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
@@ -226,7 +237,9 @@ class Protocol(HttpToolsProtocol):
         self._watch_taking()
 
     def _cut(self, why: str) -> None:
+        """Close at once; what was not taken is thrown away, in the kernel too."""
         self.gateway.metrics.cut(why)
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
 
     # Timers

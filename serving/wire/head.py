@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from serving.errors import Refusal
@@ -41,7 +41,7 @@ class Head(NamedTuple):
 
 
 def read_head(scope: Mapping[str, Any]) -> Head:
-    """The head of an ASGI scope; raises Refusal 431 (too much of it), 400 (duplicates, odd framing), 417 or 505."""
+    """The head of an ASGI scope; raises Refusal 431 (too much of it) or 400 (duplicates)."""
     listed: list[tuple[bytes, bytes]] = scope["headers"]
     if len(listed) > MAX_FIELDS:
         raise Refusal(431, "too_many_headers", f"more than {MAX_FIELDS} headers")
@@ -53,23 +53,25 @@ def read_head(scope: Mapping[str, Any]) -> Head:
     path = scope["raw_path"]
     query = scope["query_string"]
     target = scope.get("headframe.target") or (path + b"?" + query if query else path)
-    _refuse_odd_framing(scope.get("http_version", "1.1"), target, fields)
     return Head(scope["method"], path, target, fields)
 
 
-def _refuse_odd_framing(version: str, target: bytes, fields: Mapping[bytes, bytes]) -> None:
-    """Refuse what a proxy before us may read in another way than we do."""
+def check_framing(version: str, target: bytes, listed: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raise Refusal (400, 417, 505) for what a proxy before us may read in another way than we do.
+
+    After it nothing that came over the same connection can be trusted to begin where it seems to.
+    """
     if version not in ("1.1", "1.0"):
         raise Refusal(505, "http_version", "only HTTP/1.1 and 1.0 are spoken here")
     if not target.startswith(b"/"):
         raise Refusal(400, "bad_target", "the request target is not a path")
-    coding = fields.get(b"transfer-encoding")
-    if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
-        raise Refusal(400, "bad_transfer_encoding", "a transfer-encoding other than chunked is not accepted")
-    if b"upgrade" in fields:
-        raise Refusal(400, "upgrade", "no other protocol is spoken here")
-    if fields.get(b"expect", b"100-continue").lower() != b"100-continue":
-        raise Refusal(417, "expectation", "no expectation but 100-continue is met here")
+    for name, value in listed:
+        if name == b"transfer-encoding" and (value.lower() != b"chunked" or version == "1.0"):
+            raise Refusal(400, "bad_transfer_encoding", "a transfer-encoding other than chunked is not accepted")
+        if name == b"upgrade":
+            raise Refusal(400, "upgrade", "no other protocol is spoken here")
+        if name == b"expect" and value.lower() != b"100-continue":
+            raise Refusal(417, "expectation", "no expectation but 100-continue is met here")
 
 
 def _refuse_duplicates(listed: list[tuple[bytes, bytes]]) -> None:
