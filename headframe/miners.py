@@ -56,7 +56,10 @@ def _hotkey(settings: Settings, miner: OneMiner) -> str:
     from serving.wire.keys import dev_hotkey
 
     if settings.profile == "local":
-        return dev_hotkey(miner.hotkey_uri)
+        try:
+            return dev_hotkey(miner.hotkey_uri)
+        except ValueError:
+            raise UserError("hotkey_uri is not a key's URI such as '//Ferdie'") from None  # it may hold a secret
     folder = settings.gateway.wallet_path.expanduser() / miner.wallet_name / "hotkeys"
     return _public_file(folder / f"{miner.wallet_hotkey}pub.txt")
 

@@ -22,6 +22,7 @@ _AT_LEAST: dict[str, float] = {
 }  # fmt: skip
 _ABOVE_ZERO = (
     "requests_per_s", "junk_per_s", "routes_max_age", "neurons_max_age", "prices_max_age", "traffic_keep_s",
+    "max_skew",
 )  # fmt: skip
 _MOST_WORKERS = 64
 
@@ -57,6 +58,9 @@ def _numbers(config: GatewayConfig) -> None:
         value = getattr(config, name)
         if not (math.isfinite(value) and value > 0):
             raise UserError(f"gateway: {name} is {value}; it must be above 0")
+    for spec in config.miners:
+        if not (math.isfinite(spec.stake_threshold) and spec.stake_threshold >= 0):
+            raise UserError(f"gateway: stake_threshold is {spec.stake_threshold}; it must be at least 0")
     if config.workers > _MOST_WORKERS:
         raise UserError(f"gateway: {config.workers} workers are too many; at most {_MOST_WORKERS}")
 

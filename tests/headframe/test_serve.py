@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from bittensor_core import Keypair
 from typer.testing import CliRunner
 
-from headframe.cli import build
+from headframe.cli import build, main
 from headframe.miners import own_hotkey
 from headframe.serve import gateway_config
 from infra.settings import Gateway, Ports, Settings
@@ -98,3 +99,72 @@ def test_the_help_has_an_example() -> None:
     shown = CliRunner().invoke(build(), ["serve", "--help"])
     assert shown.exit_code == 0
     assert "Example: headframe serve" in shown.output
+
+
+GOOD = {
+    "HEADFRAME_PORTS__GATEWAY": "18091",
+    "HEADFRAME_PORTS__PRIVATE": "18092",
+    "HEADFRAME_TRITON_GRPC": "127.0.0.1:18001",
+}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("GATEWAY__WORKERS", "0", "gateway.workers"),
+        ("GATEWAY__WORKERS", "many", "gateway.workers"),
+        ("GATEWAY__STAKE_THRESHOLD", "-1", "gateway.stake_threshold"),
+        ("GATEWAY__STAKE_THRESHOLD", "nan", "gateway.stake_threshold"),
+        ("GATEWAY__REQUESTS_PER_S", "0", "gateway.requests_per_s"),
+        ("GATEWAY__REQUESTS_PER_S", "inf", "gateway.requests_per_s"),
+        ("GATEWAY__BURST", "-1", "gateway.burst"),
+        ("GATEWAY__PRICE_MAX_AGE", "0", "gateway.price_max_age"),
+        ("GATEWAY__PRIVATE_BIND", "0.0.0.0", "loopback"),
+        ("GATEWAY__ALLOW", '["5nonsense"]', "allow 5nonsense"),
+        ("GATEWAY__DENY", '["5nonsense"]', "deny 5nonsense"),
+        ("GATEWAY__TRUSTED_PROXIES", '["nonsense"]', "trusted_proxies"),
+        ("GATEWAY__NO_SUCH", "1", "gateway.no_such"),
+        ("GATEWAY__HOTKEY_URI", "no uri", "hotkey_uri"),
+        ("TRAFFIC__DISK_CAP", "-1", "traffic.disk_cap"),
+        ("TRAFFIC__KEEP_DAYS", "0", "traffic.keep_days"),
+        ("TRITON_GRPC", "nowhere", "host:port"),
+        ("BIND", "10.0.0.1", "loopback"),
+        ("PORTS__GATEWAY", "70000", "ports.gateway"),
+        ("PORTS__GATEWAY", "18092", "both 18092"),
+        ("SLOTS", '["no-such-slot"]', "no-such-slot"),
+        ("HOME", "/proc/self/home", "folder"),
+        ("PROFILE", "mainnet", "profile"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_one_line_and_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: tuple[str, str, str]
+) -> None:
+    name, value, said = case
+    monkeypatch.setattr("sys.argv", ["headframe", "serve"])
+    for each, text in {**GOOD, "HEADFRAME_HOME": str(tmp_path), f"HEADFRAME_{name}": value}.items():
+        monkeypatch.setenv(each, text)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    assert ended.value.code in (1, 2)
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert said in err
+
+
+@pytest.mark.parametrize(
+    ("held", "said"), [("file", "holds no socket"), ("deaf", "does not listen"), ("other", "the settings say 18091")]
+)
+def test_a_descriptor_that_is_no_listening_socket_of_ours_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], held: str, said: str
+) -> None:
+    with (tmp_path / "file").open("wb") as file, socket.socket() as deaf, socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        fd = {"file": file.fileno(), "deaf": deaf.fileno(), "other": other.fileno()}[held]
+        monkeypatch.setattr("sys.argv", ["headframe", "serve", "--listen-fd", str(fd)])
+        for each, text in {**GOOD, "HEADFRAME_HOME": str(tmp_path)}.items():
+            monkeypatch.setenv(each, text)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,8 +12,6 @@ import httpx
 import psutil
 import pytest
 
-from serving.errors import UserError
-from serving.server import SubnetSpec, check
 from serving.traffic import read_records
 from tests.serving.callers import ALICE, BOB, btauth, legacy
 from tests.serving.fake_triton import FakeTritonServer, doubled
@@ -176,19 +173,3 @@ def test_a_taken_port_is_one_clear_line(triton: FakeTritonServer, tmp_path: Path
         last = log.read_text().strip().splitlines()[-1]
         assert f"cannot listen on 127.0.0.1:{getattr(config, name)}" in last
         assert "Address already in use" in last
-
-
-def test_a_config_that_cannot_work_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    check(config_of(tmp_path, "127.0.0.1:1"))
-    for change in (
-        {"hotkey": "5nonsense"},
-        {"deny": ["15oF4uVJwmo4TdGW7VfQxNLavjCXviqxT9S1MgbjMNHr6Sp5"]},
-        {"workers": 0},
-        {"subnets": [SubnetSpec("tests.serving.tiny:nothing")]},
-        {"subnets": [SubnetSpec("no.such.module:x")]},
-        {"subnets": [SubnetSpec("tests.serving.tiny:tiny", {"unknown": 1})]},
-    ):
-        with pytest.raises(UserError) as refused:
-            check(config_of(tmp_path, "127.0.0.1:1", **change))
-        assert "\n" not in str(refused.value)
-    assert os.listdir(tmp_path) == []
