@@ -120,7 +120,7 @@ class Answerer:
     ) -> Body | None:
         """Ask each release that has not failed yet, once; None when another round may do better."""
         tries = candidates(self.routes.slot(task.slot), task.slot, call.caller.hotkey, task.canonical)
-        self.breakers.check(release for _, release in tries if release not in failed)
+        self.breakers.check_releases(release for _, release in tries if release not in failed)
         for role, release in tries:
             if release in failed or self.breakers.of(release).wait_s():
                 continue

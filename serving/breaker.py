@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import ceil
 from typing import Literal
 
@@ -23,6 +23,7 @@ LEAST_WAIT_S = 1.0
 """A caller that gave less time than this proves nothing by having waited in vain."""
 _MAX_RELEASES = 64
 
+_FREE = nullcontext()
 State = Literal["closed", "open", "half_open"]
 
 
@@ -52,15 +53,17 @@ class Breaker:
         left = self._open_until - self._clock()
         return max(left, PAUSE_S / 2) if left > 0 or self._probing else 0.0
 
-    @contextmanager
-    def asking(self) -> Iterator[None]:
+    def asking(self) -> AbstractContextManager[None]:
         """Ask, as the one probe when the pause is over; raises Refusal (503) while nobody may."""
         if self._open_until is None:
-            yield
-            return
+            return _FREE
         wait_s = self.wait_s()
         if wait_s > 0:
             raise not_answering(wait_s)
+        return self._probe()
+
+    @contextmanager
+    def _probe(self) -> Iterator[None]:
         self._probing = True
         try:
             yield
@@ -102,8 +105,14 @@ class Breakers:
         return found
 
     def check(self, releases: Iterable[ReleaseId]) -> None:
-        """Raise Refusal (503) when none of `releases` may be asked now; takes nobody's place."""
-        wait_s = max(self.server.wait_s(), min((self.of(release).wait_s() for release in releases), default=0.0))
+        """Raise Refusal (503) when the server or all of `releases` may not be asked now; takes nobody's place."""
+        if (wait_s := self.server.wait_s()) > 0:
+            raise not_answering(wait_s)
+        self.check_releases(releases)
+
+    def check_releases(self, releases: Iterable[ReleaseId]) -> None:
+        """The same of the releases alone, for whoever asks the server already."""
+        wait_s = min((self.of(release).wait_s() for release in releases), default=0.0)
         if wait_s > 0:
             raise not_answering(wait_s)
 

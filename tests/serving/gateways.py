@@ -17,6 +17,7 @@ from serving.answering import Answerer, Infers
 from serving.app import Gateway
 from serving.clock import Clock
 from serving.door import Door
+from serving.estimate import ServiceTimes
 from serving.files import StateFile
 from serving.identity import Identity
 from serving.metrics import Metrics
@@ -101,9 +102,11 @@ class Box:
         self.registry = CollectorRegistry()
         self.traffic = TrafficWriter(home / "traffic")
         metrics = Metrics(self.registry)
+        times = ServiceTimes()
         self.answerer = Answerer(
             routes=RouteReader(home / "routes.json"), prices=StateFile(home / "prices.json", PriceBook), triton=triton,
-            traffic=self.traffic, metrics=metrics, shadows=options.pop("shadows", 4),
+            traffic=self.traffic, metrics=metrics, shadows=options.pop("shadows", 4), times=times,
+            breakers=options.pop("breakers", None),
         )  # fmt: skip
         identity = Identity(
             home / "neurons.json", stake_threshold=1000.0, allow=options.pop("allow", ()), deny=options.pop("deny", ()),
@@ -120,7 +123,7 @@ class Box:
             or NonceStore(self.env, home / "nonces", retention_s=miners.retention_s()),
             door=options.pop("door", Door()),
             budgets=Budgets(self.env, per_s=options.pop("per_s", 1000.0), burst=options.pop("burst", 1000)),
-            admission=Admission(in_flight=options.pop("in_flight", 8), waiting=options.pop("waiting", 8)),
+            admission=Admission(in_flight=options.pop("in_flight", 8), waiting=options.pop("waiting", 8), times=times),
             answerer=self.answerer,
             traffic=self.traffic,
             metrics=metrics,

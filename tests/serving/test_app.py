@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from serving.breaker import FAILURES, PAUSE_S, SERVER_FAILURES, Breakers
 from serving.traffic import read_records
-from serving.triton import ReleaseFault, ServerDown
+from serving.triton import ReleaseFault, ServerDown, TooLate
 from tests.serving import callers
 from tests.serving.callers import ALICE, BOB, CHARLIE, DAVE, EVE, STRANGER, btauth, legacy
 from tests.serving.fake_triton import FakeTriton, broken, doubled
 from tests.serving.gateways import Box, write_routes
+from tests.serving.tiny import SLOT
 
 MakeBox = Callable[..., Box]
 
@@ -201,6 +203,70 @@ async def test_a_server_that_stays_away_is_given_up_before_the_deadline(box: Mak
     assert reply.status == 503
     assert "retry-after" in reply.headers
     assert float(reply.headers["bt_header_axon_process_time"]) < 0.5
+
+
+async def test_a_release_that_hangs_is_left_alone_and_another_answers(
+    box: MakeBox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.breaker.LEAST_WAIT_S", 0.0)
+    write_routes(tmp_path, stable="tiny-a", fallback="tiny-b")
+    triton = FakeTriton(tiny_a=TooLate("too_late"), tiny_b=doubled)
+    gateway = box(triton)
+    statuses = [(await gateway.ask(double())).status for _ in range(FAILURES + 3)]
+    assert statuses == [503] * FAILURES + [200] * 3
+    assert [release for release, *_ in triton.asked] == ["tiny-a"] * FAILURES + ["tiny-b"] * 3
+    gateway.gateway.keep()
+    assert gateway.count("headframe_breakers_open", what="release") == 1
+    assert gateway.count("headframe_breakers_open", what="server") == 0
+
+
+async def test_while_nothing_answers_requests_are_refused_at_once_and_one_at_a_time_tries(
+    box: MakeBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.breaker.LEAST_WAIT_S", 0.0)
+    now = [1000.0]
+    triton = FakeTriton(tiny_a=TooLate("too_late"))
+    gateway = box(triton, breakers=Breakers(clock=lambda: now[0]))
+    for _ in range(FAILURES):
+        assert (await gateway.ask(double())).message == "the model did not answer in time"
+    refused = await gateway.ask(double())
+    assert (refused.status, refused.message) == (503, "the model does not answer at present")
+    assert refused.headers["retry-after"] == "2"
+    assert len(triton.asked) == FAILURES
+    now[0] += PAUSE_S
+    assert (await gateway.ask(double())).message == "the model did not answer in time"  # the one that tried
+    assert (await gateway.ask(double())).message == "the model does not answer at present"
+    triton.models["tiny-a"] = doubled
+    now[0] += PAUSE_S
+    assert [(await gateway.ask(double())).status for _ in range(2)] == [200, 200]
+
+
+async def test_a_server_that_stays_away_is_asked_by_one_at_a_time(
+    box: MakeBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.breaker.LEAST_WAIT_S", 0.0)
+    now = [1000.0]
+    triton = FakeTriton(tiny_a=ServerDown("triton_down"))
+    gateway = box(triton, breakers=Breakers(clock=lambda: now[0]))
+    for _ in range(SERVER_FAILURES):
+        assert (await gateway.ask(double(timeout="0.1"))).message == "the model is not there to answer in time"
+    assert (await gateway.ask(double())).message == "the model does not answer at present"
+    triton.models["tiny-a"] = doubled
+    now[0] += PAUSE_S
+    assert (await gateway.ask(double())).status == 200
+
+
+async def test_a_request_that_cannot_be_answered_in_time_is_refused_before_the_model_is_asked(box: MakeBox) -> None:
+    triton = FakeTriton(tiny_a=doubled)
+    gateway = box(triton)
+    for _ in range(5):
+        gateway.answerer.times.learn(SLOT, 3.0)
+    hurried = await gateway.ask(double(timeout="2"))
+    assert (hurried.status, hurried.message) == (503, "no answer can be ready in time")
+    assert "retry-after" in hurried.headers
+    assert not triton.asked
+    assert (await gateway.ask(double(timeout="10"))).status == 200
+    assert (gateway.answerer.times.of(SLOT) or 0) < 3.0  # it learnt from the answer
 
 
 async def test_a_shadow_gets_a_copy_and_its_answer_is_recorded_and_never_sent(box: MakeBox, tmp_path: Path) -> None:

@@ -134,8 +134,8 @@ class Asking(RuleBasedStateMachine):
     @rule()
     def ask(self) -> None:
         state = self.breaker.state
-        ask = self.breaker.asking()
         try:
+            ask = self.breaker.asking()
             ask.__enter__()
         except Refusal:
             assert state == "open" or self.probes

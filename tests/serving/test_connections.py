@@ -32,6 +32,9 @@ class Caller:
     def drop(self) -> None:
         self.dropped = True
 
+    def break_off(self) -> None:
+        raise AssertionError("no reply is under way")
+
     def leave(self) -> None:
         self.connections.leave(self.address or Address(b""), self)
 
