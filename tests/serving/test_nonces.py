@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving import nonces
-from serving.errors import Refusal
+from serving.errors import Refusal, UserError
 from serving.nonces import LEAD_NS, NonceStore, open_store, prepare_store
 from serving.types import NonceNs
 from serving.wire.keys import PublicKey
@@ -47,6 +47,15 @@ def accepts(store: NonceStore, sender: PublicKey, nonce: int, now_ns: int = T0, 
     except Refusal:
         return False
     return True
+
+
+def code(store: NonceStore, nonce: int, now_ns: int = T0) -> str | None:
+    """The refusal's code, None when accepted."""
+    try:
+        asyncio.run(store.spend(A, RECEIVER, NonceNs(nonce), now_ns))
+    except Refusal as refused:
+        return refused.code
+    return None
 
 
 def test_a_pair_is_accepted_once(folder: Path) -> None:
@@ -221,3 +230,103 @@ def test_a_process_killed_in_the_middle_of_accepting_blocks_nobody(folder: Path)
     finally:
         racer.kill()
         racer.communicate()
+
+
+def test_a_full_store_refuses_until_something_expired(folder: Path) -> None:
+    with open_store(folder) as env:
+        store = NonceStore(env, folder, retention_s=60.0, most=3)
+        assert [accepts(store, A, T0 + number) for number in range(3)] == [True] * 3
+        asyncio.run(store.tick(T0))
+        assert code(store, T0 + 3) == "replay_store_full"
+        assert code(store, T0) == "replay_store_full"  # nothing is looked up either: never a wrong "accepted"
+        later = T0 + 61 * S
+        asyncio.run(store.tick(later))
+        assert code(store, later, later) is None
+        assert code(store, T0, T0) == "before_start"
+
+
+def test_a_map_without_room_refuses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nonces, "MAP_BYTES", 128 * 1024)
+    with opened(folder) as store:
+        codes = [code(store, T0 + number) for number in range(2000)]
+        accepted = codes.index("replay_store_full")
+        assert codes[:accepted] == [None] * accepted
+        assert set(codes[accepted:]) == {"replay_store_full"}
+    monkeypatch.undo()
+    with opened(folder) as store:
+        assert store.count() == accepted
+        assert {code(store, T0 + number) for number in range(accepted)} == {"replayed"}
+
+
+def test_a_data_file_that_was_cut_short_is_begun_anew(folder: Path) -> None:
+    with opened(folder) as store:
+        assert all(accepts(store, A, T0 + number) for number in range(500))
+    data = folder / "data.mdb"
+    os.truncate(data, data.stat().st_size // 2)
+    prepare_store(folder, T0 + S)
+    with opened(folder) as store:
+        assert {code(store, T0 + number, T0 + S) for number in range(500)} == {"before_start"}
+        assert code(store, T0 + 40 * S, T0 + 40 * S) is None
+
+
+def test_a_floor_that_a_wrong_clock_put_up_comes_down_again(folder: Path) -> None:
+    def floor() -> int:
+        return int(json.loads((folder / "floor.json").read_bytes())["floor"])
+
+    with opened(folder) as store:
+        asyncio.run(store.tick(T0 + 3600 * S))
+        assert floor() >= T0 + 3600 * S
+        assert code(store, T0) is None
+        asyncio.run(store.tick(T0))
+        assert T0 + 3 * S < floor() <= T0 + LEAD_NS
+        ahead = T0 + 3600 * S  # accepted while the clock is wrong: below that it never comes down
+        assert code(store, ahead, ahead) is None
+        asyncio.run(store.tick(T0))
+        assert floor() >= ahead
+
+
+_ON_A_DISK_THAT_FAILS = """
+import asyncio, resource, sys
+from pathlib import Path
+from serving.errors import Refusal
+from serving.nonces import NonceStore, open_store
+folder, key, now = Path(sys.argv[1]), bytes.fromhex(sys.argv[2]), int(sys.argv[3])
+store = NonceStore(open_store(folder), folder, retention_s=60.0)
+async def codes():
+    for nonce in (now, now + 1, now + 2, now + 3600 * 10**9):
+        if nonce == now + 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))  # every write fails
+        if nonce == now + 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        if nonce > now + 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))  # the floor cannot be put up
+        try:
+            await store.spend(key, bytes(32), nonce, nonce)
+        except Refusal as refused:
+            yield refused.code
+        else:
+            yield "accepted"
+async def main():
+    print([code async for code in codes()], flush=True)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_that_takes_nothing_refuses_and_one_that_recovers_is_used_again(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _ON_A_DISK_THAT_FAILS, str(folder), A.hex(), str(T0)],
+        capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == "['accepted', 'replay_store_down', 'accepted', 'replay_store_down']", done.stderr
+    with opened(folder) as store:
+        assert store.count() == 2
+        nobody = PublicKey(bytes(32))
+        assert not accepts(store, A, T0, receiver=nobody)
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "nonces").write_text("a file")
+    with pytest.raises(UserError, match="cannot be written") as refused:
+        prepare_store(tmp_path / "nonces", T0)
+    assert "\n" not in str(refused.value)
