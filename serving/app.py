@@ -253,11 +253,14 @@ class Gateway:
         assert x.call is not None
         if aborted.__cause__ is not None:
             self.log.exception("a stream failed", request_id=x.call.request_id)
-        self.traffic.append(x.call.record(200, "aborted", str(aborted)))
+        reason = str(aborted)
+        if reason == "cancelled":
+            reason = "hung_up" if x.connection is not None and x.connection.gone else "draining"
+        self.traffic.append(x.call.record(200, "aborted", reason))
         self._account(x, "aborted")
         if x.connection is None:  # a server that is not our own closes on an exception, without a last chunk
             raise aborted
-        x.connection.drop()
+        x.connection.break_off()
 
     def _account(self, x: Exchange, code: str) -> None:
         self.metrics.request(dialect=x.dialect, route=x.route, outcome=code, call=x.call, stages=x.stages)

@@ -1,8 +1,8 @@
 """Answers that go out in chunks, as a model makes them.
 
-Everything that can be refused is refused before the first chunk, as an ordinary error; the headers wait for a first chunk
-that is valid. After it the status is spent, and the only honest sign of a fault is to break the connection off: the last
-chunk of HTTP/1.1, the empty one, never comes, and no caller takes what it has for the whole answer.
+Everything that can be refused is refused before the first chunk, as an ordinary error; the headers wait for a first
+chunk that is valid. After it the status is spent, and the only honest sign of a fault is to break the connection off:
+the last chunk of HTTP/1.1, the empty one, never comes, and no caller takes what it has for the whole answer.
 """
 
 from __future__ import annotations

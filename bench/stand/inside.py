@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+
 import numpy as np
 
 from serving import worker
@@ -26,6 +28,12 @@ class Inside:
     async def infer(self, release: ReleaseId, tensors: Tensors, *, priority: int, timeout_s: float) -> Tensors:
         """Outputs at once."""
         return {"Y": tensors["X"]} if "X" in tensors else {"PATHS": PATHS}
+
+    async def stream(
+        self, release: ReleaseId, tensors: Tensors, *, priority: int, timeout_s: float
+    ) -> AsyncGenerator[Tensors, None]:
+        """The same as the one response of a stream."""
+        yield await self.infer(release, tensors, priority=priority, timeout_s=timeout_s)
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent import futures
 from typing import Any
 
@@ -16,6 +16,7 @@ from serving.triton import ReleaseMissing, TritonFault, pack, unpack
 from serving.types import ReleaseId
 
 Model = Callable[[Tensors], Tensors]
+StreamModel = Callable[[Tensors], Iterator[Tensors]]
 
 
 def doubled(tensors: Tensors) -> Tensors:
@@ -28,11 +29,17 @@ def broken(tensors: Tensors) -> Tensors:
     return {"Y": (tensors["X"] * np.nan).astype(np.float32)}
 
 
+def doubled_each(tensors: Tensors) -> Iterator[Tensors]:
+    """The same, one number a response."""
+    for value in tensors["X"][0]:
+        yield {"Y": np.array([[value * 2]], np.float32)}
+
+
 class FakeTriton:
     """Stands in for `serving.triton.Triton` inside one process."""
 
-    def __init__(self, **models: Model | TritonFault) -> None:
-        self.models: dict[str, Model | TritonFault] = {name.replace("_", "-"): model for name, model in models.items()}
+    def __init__(self, **models: Model | StreamModel | TritonFault) -> None:
+        self.models: dict[str, Any] = {name.replace("_", "-"): model for name, model in models.items()}
         self.asked: list[tuple[str, int, float, Tensors]] = []
         """Release, priority, timeout_s, tensors of every call."""
 
@@ -43,14 +50,21 @@ class FakeTriton:
             raise ReleaseMissing("release_missing")
         if isinstance(model, TritonFault):
             raise model
-        return model(tensors)
+        outputs: Tensors = model(tensors)
+        return outputs
+
+    async def stream(
+        self, release: ReleaseId, tensors: Tensors, *, priority: int, timeout_s: float
+    ) -> AsyncGenerator[Tensors, None]:
+        for outputs in await self.infer(release, tensors, priority=priority, timeout_s=timeout_s):
+            yield outputs  # type: ignore[misc]  # a stream model gives an iterator
 
 
 class FakeTritonServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """The same over real gRPC on a port that survives `stop` and `start`."""
 
-    def __init__(self, *, port: int = 0, **models: Model) -> None:
-        self.models = {name.replace("_", "-"): model for name, model in models.items()}
+    def __init__(self, *, port: int = 0, **models: Model | StreamModel) -> None:
+        self.models: dict[str, Any] = {name.replace("_", "-"): model for name, model in models.items()}
         self.asked: list[Any] = []
         self.hold = threading.Event()
         """Calls wait for it; set by default."""
@@ -80,13 +94,43 @@ class FakeTritonServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         model = self.models.get(request.model_name)
         if model is None:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.model_name}' is not found")
-        raws = zip(request.inputs, request.raw_input_contents, strict=True)
-        tensors = {put.name: unpack(put.datatype, tuple(put.shape), raw) for put, raw in raws}
         assert model is not None
-        outputs = {"RELEASE": np.array([[request.model_name.encode()]], dtype=object), **model(tensors)}
-        response = service_pb2.ModelInferResponse(model_name=request.model_name)
-        for name, tensor in outputs.items():
-            datatype, raw = pack(tensor)
-            response.outputs.add(name=name, datatype=datatype, shape=tensor.shape)
-            response.raw_output_contents.append(raw)
-        return response
+        return _response(request.model_name, {**_released(request.model_name), **model(_tensors(request))})
+
+    def ModelStreamInfer(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        for request in requests:
+            self.asked.append(request)
+            name = request.model_name
+            if name not in self.models:
+                text = f"Request for unknown model: '{name}' is not found"
+                yield service_pb2.ModelStreamInferResponse(error_message=text)
+                continue
+            released = _released(name)
+            try:
+                for outputs in self.models[name](_tensors(request)):
+                    yield service_pb2.ModelStreamInferResponse(infer_response=_response(name, {**released, **outputs}))
+                    released = {}
+                    self.hold.wait(30)
+            except ValueError as error:
+                yield service_pb2.ModelStreamInferResponse(error_message=str(error))
+            last = service_pb2.ModelInferResponse(model_name=name)
+            last.parameters["triton_final_response"].bool_param = True
+            yield service_pb2.ModelStreamInferResponse(infer_response=last)
+
+
+def _released(name: str) -> Tensors:
+    return {"RELEASE": np.array([[name.encode()]], dtype=object)}
+
+
+def _tensors(request: Any) -> Tensors:
+    raws = zip(request.inputs, request.raw_input_contents, strict=True)
+    return {put.name: unpack(put.datatype, tuple(put.shape), raw) for put, raw in raws}
+
+
+def _response(name: str, outputs: Tensors) -> Any:
+    response = service_pb2.ModelInferResponse(model_name=name)
+    for output, tensor in outputs.items():
+        datatype, raw = pack(tensor)
+        response.outputs.add(name=output, datatype=datatype, shape=tensor.shape)
+        response.raw_output_contents.append(raw)
+    return response
