@@ -40,6 +40,7 @@ from serving.nonces import NonceStore, ReplayStore, open_store
 from serving.nonces_redis import RedisNonces
 from serving.request_log import RequestLog
 from serving.routes import RouteReader
+from serving.solid import map_solidly
 from serving.state import PriceBook, read_pause
 from serving.traffic import TrafficWriter
 from serving.triton import Triton
@@ -69,6 +70,7 @@ def build(config: GatewayConfig, log: Any, connect: Connect = Triton) -> tuple[G
     miners = miners_of(config)
     env = open_store(Path(config.nonces))
     traffic = TrafficWriter(Path(config.traffic), bodies=config.traffic_bodies)
+    map_solidly()
     metrics = Metrics()
     triton = connect(config.triton)
     times = ServiceTimes()

@@ -6,15 +6,17 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from serving.state import PriceBook, write_state
 from serving.traffic import read_records
-from tests.faults.tools import Traffic
-from tests.serving.callers import legacy
+from tests.faults.tools import Traffic, double, metric
+from tests.serving.callers import btauth, legacy
 from tests.serving.fake_triton import FakeTritonServer, broken, doubled
 from tests.serving.gateways import write_routes
 from tests.serving.processes import gateway, until
@@ -48,6 +50,70 @@ def test_fault_killed_worker_costs_only_what_it_had_in_flight(triton: FakeTriton
         assert all(record.code == "ok" for record in records)
         assert answered <= len(records) <= len(statuses)
         assert running.get("/workers").json()["restarts"] == 3
+
+
+def test_fault_20_a_killed_worker_takes_no_counter_back(triton: FakeTritonServer, tmp_path: Path) -> None:
+    def counted() -> dict[tuple[str, ...], float]:
+        return {
+            (sample.name, *sorted(sample.labels.values())): sample.value
+            for family in text_string_to_metric_families(running.get("/metrics").text)
+            for sample in family.samples
+            if family.type == "counter" and not sample.name.endswith("_created")
+        }
+
+    with gateway(tmp_path, triton.address) as running:
+        traffic, seen = Traffic(running), counted()
+        for _ in range(3):
+            traffic.more(50)
+            victim = running.pids()[0]
+            os.kill(victim, signal.SIGKILL)
+            until(lambda gone=victim: gone not in running.pids())  # type: ignore[misc]
+            running.ready()
+            later = counted()
+            assert {name: value for name, value in later.items() if value < seen.get(name, 0)} == {}
+            assert seen.keys() <= later.keys()
+            seen = later
+        traffic.stop()
+
+
+@pytest.mark.parametrize("dialect", ["btauth", "legacy"])
+def test_fault_25_one_signed_request_runs_once_over_workers_kills_and_restarts(
+    triton: FakeTritonServer, tmp_path: Path, dialect: str
+) -> None:
+    with gateway(tmp_path, triton.address) as running:
+        request = btauth("/Double", {"x": [1.0]}) if dialect == "btauth" else double(timeout="20")
+        with ThreadPoolExecutor(8) as pool:  # a connection each, so that both workers get some
+            statuses = list(pool.map(lambda copy: running.ask(copy).status_code, [request] * 8))
+        assert sorted(statuses) == [200] + [401] * 7
+        for victim in [running.process.pid, *running.pids()]:
+            os.kill(victim, signal.SIGKILL)
+        running.process.wait()
+    with gateway(tmp_path, triton.address) as again:
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(lambda copy: again.ask(copy).status_code, [request] * 8)) == {401}
+        assert len(triton.asked) == 1
+        until(lambda: again.ask(double()).status_code == 200)
+
+
+def test_fault_sigterm_under_load_answers_what_was_admitted_and_leaves_nothing_behind(
+    triton: FakeTritonServer, tmp_path: Path
+) -> None:
+    with gateway(tmp_path, triton.address) as running:
+        workers = [psutil.Process(pid) for pid in running.pids()]
+        traffic = Traffic(running, callers=8)
+        traffic.more()
+        triton.hold.clear()
+        until(lambda: metric(running, "headframe_in_flight") == 8)
+        admitted = len(traffic.statuses)
+        running.process.send_signal(signal.SIGTERM)
+        until(lambda: running.get("/readyz").json()["draining"])
+        triton.hold.set()
+        assert running.process.wait(timeout=30) == 0
+        statuses = traffic.stop()
+        assert set(statuses[: admitted + 8]) == {200}
+        answered = statuses.count(200)
+        assert [record.code for record in read_records(tmp_path / "traffic")].count("ok") == answered
+        assert not [worker for worker in workers if worker.is_running()]
 
 
 def test_workers_leave_when_their_parent_is_killed_and_the_next_gateway_takes_the_port(

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,12 @@ def config_of(home: Path, triton: str, **options: Any) -> GatewayConfig:
 class Running:
     """A gateway that was started."""
 
-    def __init__(self, config: GatewayConfig, log: Path, listener: socket.socket | None = None) -> None:
-        """`listener` is kept open by the test, as a supervisor does."""
+    def __init__(
+        self, config: GatewayConfig, log: Path, listener: socket.socket | None = None, prefix: Sequence[str] = ()
+    ) -> None:
+        """`listener` is kept open by the test, as a supervisor does; `prefix` goes before the command."""
         self.config = config
+        self._prefix = prefix
         self.url = f"http://127.0.0.1:{config.port}"
         self.private = f"http://127.0.0.1:{config.private_port}"
         self.log = log
@@ -85,8 +88,8 @@ class Running:
         """Start it; again when it is gone."""
         fds = [self._listener.fileno()] if self._listener else []
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _RUN, *map(str, fds)], stdin=subprocess.PIPE, stdout=self._out, stderr=self._out,
-            cwd=ROOT, pass_fds=fds,
+            [*self._prefix, sys.executable, "-c", _RUN, *map(str, fds)], stdin=subprocess.PIPE, stdout=self._out,
+            stderr=self._out, cwd=ROOT, pass_fds=fds,
         )  # fmt: skip
         assert self.process.stdin is not None
         self.process.stdin.write(encode(self.config))
@@ -144,14 +147,14 @@ class Running:
 
 @contextlib.contextmanager
 def gateway(
-    home: Path, triton: str, listener: socket.socket | None = None, **options: Any
+    home: Path, triton: str, listener: socket.socket | None = None, prefix: Sequence[str] = (), **options: Any
 ) -> Iterator[Running]:  # fmt: skip
     """A running gateway whose files are all there."""
     if not (home / "routes.json").exists():
         write_routes(home, stable="tiny-a")
         write_neurons(home)
         write_state(home / "prices.json", PriceBook(time.time(), time.time(), {}))
-    running = Running(config_of(home, triton, **options), home / "gateway.log", listener)
+    running = Running(config_of(home, triton, **options), home / "gateway.log", listener, prefix)
     try:
         yield running.ready()
     finally:

@@ -1,0 +1,43 @@
+"""Metrics files that a full disk cannot pull from under a worker.
+
+prometheus_client maps sparse files, and writing to a hole of one kills the process (SIGBUS) when the disk is full.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from prometheus_client import values
+from prometheus_client.mmap_dict import MmapedDict
+
+ROOM = 512 * 1024
+"""Bytes for one kind of metric in one worker; several times what our bounded labels need."""
+
+
+class SolidDict(MmapedDict):
+    """A mapped file whose bytes are all on the disk before the first is used; in memory where there is no room.
+
+    What a worker counts in memory is not seen by the private port: better than no worker.
+    """
+
+    def __init__(self, filename: str, read_mode: bool = False) -> None:
+        super().__init__(filename if read_mode else _with_room(filename), read_mode)  # type: ignore[no-untyped-call]
+
+
+def _with_room(filename: str) -> str:
+    """The same name once the file is whole, else that of a file in memory."""
+    try:
+        with open(filename, "ab") as file:
+            os.posix_fallocate(file.fileno(), 0, ROOM)
+    except OSError:
+        with suppress(OSError):
+            Path(filename).unlink()
+        return f"/proc/self/fd/{os.memfd_create(Path(filename).name)}"
+    return filename
+
+
+def map_solidly() -> None:
+    """Let prometheus_client map such files from now on; once a worker, before its metrics are made."""
+    values.MmapedDict = SolidDict  # type: ignore[attr-defined]
