@@ -65,11 +65,15 @@ class FlowRuns:
 
 
 def empty_slots(settings: Settings) -> list[str]:
-    """Configured slots that no release is stable in."""
+    """Configured slots that no release is stable in, and for which a model can be trained here.
+
+    The others (It's AI's, Poker44's) answer 503 until somebody publishes a release for them.
+    """
+    from flows.split import GRIDS
     from infra.ledger import open_ledger
 
     with closing(open_ledger(settings)) as ledger:
-        return [slot for slot in settings.all_slots if ledger.slot(slot).stable is None]
+        return [slot for slot in settings.all_slots if slot in GRIDS and ledger.slot(slot).stable is None]
 
 
 def fill_empty_slots(settings: Settings, told: Callable[[str], None]) -> list[str]:

@@ -83,6 +83,7 @@ def twin(
     """
     from infra.settings import load_settings
     from serving.clock import Clock
+    from serving.subnets.synth.rules import PROMPTS
     from serving.twin import Options
     from serving.twin.schedule import at_once, recorded
     from serving.twin.schedule import live as live_rounds
@@ -93,7 +94,10 @@ def twin(
     if live and start:
         raise UserError("--live and --start exclude each other: wall time or recorded time", exit_code=EXIT_USAGE)
     clock = Clock(settings.paths.clock)
-    wanted = _assets(slot or list(settings.slots), assets)
+    asked = slot or [name for name in settings.slots if name in PROMPTS]
+    if not asked:
+        raise UserError("the twin asks Synth's slots, and none is configured: name one with --slot")
+    wanted = _assets(asked, assets)
     starts = _starts(start or [], rounds, every)
     limit = requests if live or starts else requests or _AT_ONCE
     total = limit if not starts else min(limit or 1 << 62, len(starts) * sum(len(own) for own in wanted.values()))

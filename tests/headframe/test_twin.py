@@ -147,3 +147,12 @@ def test_only_profile_local_and_only_loopback(home: Path, monkeypatch: pytest.Mo
 
 def test_help_has_an_example() -> None:
     assert "Example: headframe twin" in _run("--help").stdout
+
+
+def test_without_a_slot_of_synths_there_is_nothing_to_ask(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADFRAME_SLOTS", '["itsai"]')
+    app = typer.Typer()
+    app.command()(twin.twin)
+    result = CliRunner().invoke(app, ["--url", "http://127.0.0.1:9"])
+    assert isinstance(result.exception, UserError)
+    assert "none is configured" in str(result.exception)
