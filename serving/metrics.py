@@ -36,8 +36,9 @@ class Metrics:
 
         self._requests = tally(
             "headframe_requests",
-            "Requests answered. dialect: legacy, btauth, none. route: a synapse name, ping, other. "
-            "outcome: ok, hung_up, or a refusal's code. caller: upper, middle, lower (third by stake), unknown.",
+            "Requests answered. dialect: legacy, btauth, epistula, none. route: a synapse name, ping, other. "
+            "outcome: ok, hung_up, aborted, or a refusal's code. "
+            "caller: upper, middle, lower (third by stake), unknown.",
             "dialect route outcome caller",
         )
         self._refusals = tally(
@@ -74,11 +75,14 @@ class Metrics:
         )
         self._in_flight = level("headframe_in_flight", "Requests in Triton now.")
         self._waiting = level("headframe_waiting", "Requests that wait for a place now.")
-        self._lost = level("headframe_traffic_lost", "Records that the disk refused since the workers started.")
+        self._lost = level(
+            "headframe_traffic_lost", "Records that the disk refused since the gateway started.", mode="sum"
+        )
 
         self._cut = tally(
             "headframe_connections_cut",
-            "Connections closed by us. why: address (too many of one), total (too many), slow_head, slow_reader.",
+            "Connections closed by us. "
+            "why: address (too many of one), total (too many), slow_head, slow_reader, aborted.",
             "why",
         )
         self._connections = level("headframe_connections", "Connections open now.")
