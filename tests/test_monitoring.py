@@ -1,0 +1,52 @@
+"""The table of docs/monitoring.md and what /metrics tells are the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, Metric
+
+from serving.metrics import Metrics
+from serving.private import ParentMetrics
+from serving.readiness import Readiness, State
+from serving.retention import Keeper
+from serving.traffic_metrics import TrafficMetrics
+from tests.serving.processes import config_of
+
+DOC = Path(__file__).parent.parent / "docs" / "monitoring.md"
+ROW = re.compile(r"^\| `(headframe_\w+)` \| ([\w, ]*)\|", re.MULTILINE)
+
+
+def told(home: Path) -> dict[str, set[str]]:
+    """Every metric as Prometheus sees it, with its labels."""
+    registry = CollectorRegistry()
+    Metrics(registry)
+    config = config_of(home, "127.0.0.1:1")
+    families: list[Metric] = list(ParentMetrics(Readiness(config, State())).collect())
+    families += TrafficMetrics(Keeper(home / "traffic", cap_bytes=1, keep_s=1.0, ship=True), None).collect()
+    found = {family.name + ("_total" if isinstance(family, CounterMetricFamily) else ""): family for family in families}
+    labels = {name: set(getattr(family, "_labelnames", ())) for name, family in found.items()}
+    for collector in registry._collector_to_names:
+        (family,) = collector.collect()
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels[name] = set(collector._labelnames)  # type: ignore[attr-defined]
+    return labels
+
+
+def test_every_metric_is_documented_with_its_labels(tmp_path: Path) -> None:
+    documented = {name: set(re.findall(r"\w+", labels)) for name, labels in ROW.findall(DOC.read_text())}
+    assert documented == told(tmp_path)
+
+
+def test_help_texts_name_the_values_of_every_label(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    Metrics(registry)
+    for collector in registry._collector_to_names:
+        (family,) = collector.collect()
+        for label in collector._labelnames:  # type: ignore[attr-defined]
+            assert f"{label}: " in family.documentation, family.name
+    for family in ParentMetrics(Readiness(config_of(tmp_path, "127.0.0.1:1"), State())).collect():
+        for label in getattr(family, "_labelnames", ()):
+            assert f"{label}: " in family.documentation, family.name
