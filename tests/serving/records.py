@@ -14,16 +14,12 @@ from serving.segments import Segment
 
 def record(number: int, **facts: Any) -> TrafficRecord:
     """A small answered request; `number` is in its id, its time and its body."""
-    body = {
-        "request": b"inputs %d" % number,
-        "tensors": {"X": TensorBytes("FP32", [1, 2], bytes(8))},
-        "answer_digest": "d" * 64,
-        **facts,
-    }
-    return TrafficRecord(
+    plain = TrafficRecord(
         request_id=f"id-{number}", at=1000.0 + number, subnet_at=0.0, dialect="legacy", caller="5G", slot="s",
-        synapse="S", role="stable", release="r", status=200, code="ok", **body,
+        synapse="S", role="stable", release="r", status=200, code="ok", request=b"inputs %d" % number,
+        tensors={"X": TensorBytes("FP32", [1, 2], bytes(8))}, answer_digest="d" * 64,
     )  # fmt: skip
+    return msgspec.structs.replace(plain, **facts)
 
 
 def write_segment(folder: Path, name: str, records: Iterable[TrafficRecord]) -> Path:

@@ -232,7 +232,8 @@ def test_writers_and_shippers_are_killed_and_the_totals_reconcile(tmp_path: Path
         said += [int(line) for line in writer.stdout if line.endswith("\n")]
         for process in (writer, shipper):
             process.wait()
-            process.stdout.close()
+        writer.stdout.close()
+        shipper.stdout.close()
         with contextlib.suppress(BrokenPipeError):
             writer.stdin.close()
     ship(tmp_path, objects)
