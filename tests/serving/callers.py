@@ -102,3 +102,28 @@ def btauth(
         "content-type": "application/json",
     }
     return Request(target, headers, body, method)
+
+
+def epistula(
+    target: str,
+    fields: Any,
+    *,
+    sender: Any = ALICE,
+    receiver: Any = MINER,
+    at_ms: int | None = None,
+    uuid: str = "0b0e7b0a-52ad-4bd5-9d2c-8b8dd7d3b0a1",
+) -> Request:
+    """A request as clients of Epistula 2 sign it."""
+    stamp = str(time.time_ns() // 10**6 if at_ms is None else at_ms)
+    body = json.dumps(fields).encode()
+    signed = f"{hashlib.sha256(body).hexdigest()}.{uuid}.{stamp}.{receiver.ss58_address}"
+    headers = {
+        "Epistula-Version": "2",
+        "Epistula-Timestamp": stamp,
+        "Epistula-Uuid": uuid,
+        "Epistula-Signed-By": sender.ss58_address,
+        "Epistula-Signed-For": receiver.ss58_address,
+        "Epistula-Request-Signature": "0x" + sender.sign(signed.encode()).hex(),
+        "content-type": "application/json",
+    }
+    return Request(target, headers, body)
