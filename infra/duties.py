@@ -22,6 +22,7 @@ from infra.traffic.duties import traffic_duties
 from infra.triton import Triton
 from infra.triton.stubs import Stubs
 from infra.unloading import unloading
+from infra.watchdog import watchdog
 from serving.clock import Clock, ClockError
 from serving.errors import UserError
 from serving.state import ClockSkew, NeuronTable, RouteTable, write_state
@@ -44,6 +45,8 @@ def all_duties(settings: Settings) -> list[Duty]:
     duties = [routes(settings), neurons(settings), prices(settings, recording), releases(settings), unloading(settings)]
     if settings.ntp_servers:
         duties.append(clock_skew(settings))
+    if not settings.triton_grpc:
+        duties.append(watchdog(settings))
     duties += traffic_duties(settings)
     return [*duties, recorder(settings, recording)] if settings.prices.record else duties
 

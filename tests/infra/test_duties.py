@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,9 +13,10 @@ from infra.chain import ChainDown
 from infra.settings import Settings
 from infra.triton import Triton
 from serving.clock import Clock
-from serving.state import Canary, Neuron, NeuronTable, RouteTable, SlotRoute, write_state
+from serving.state import Canary, ClockSkew, Neuron, NeuronTable, RouteTable, SlotRoute, write_state
 from serving.types import Hotkey, ReleaseId, SlotName
 from tests.infra.bundles import sealed
+from tests.infra.time_server import reply, time_server
 from tests.servers import TritonServer
 
 ALICE = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
@@ -63,6 +65,52 @@ def test_the_last_good_neurons_stay_while_the_chain_is_down(tmp_path: Path) -> N
     duty.once()
     assert duty.record.error == "finney did not answer within 60 s"
     assert table(settings.paths.neurons) == NeuronTable(9, 5.0, [Neuron(Hotkey(ALICE), 7, 1.5, True)])
+
+
+def test_each_subnet_has_a_file_of_its_own_and_one_that_fails_holds_up_no_other(tmp_path: Path) -> None:
+    miners = [{"netuid": netuid, "slots": ["synth-low"], "wallet_hotkey": "other"} for netuid in (9, 10, 10)]
+    settings = Settings.model_validate({"home": tmp_path, "profile": "test", "netuid": 9, "miners": miners})
+
+    class Half(Chain):
+        def neurons(self, netuid: int) -> NeuronTable:
+            self.down = netuid == 9
+            return super().neurons(netuid)
+
+    duty = duties.neurons(settings, Half())
+    duty.once()
+    assert duty.record.error is not None
+    assert [path.name for path in settings.paths.serving.iterdir()] == ["neurons-10.json"]
+    duties.neurons(settings, Chain()).once()
+    assert [table(path).netuid for path in settings.neuron_files.values()] == [9, 10]
+    assert settings.neuron_files[9] == settings.paths.neurons
+
+
+def test_further_miners_of_a_local_profile_have_the_packaged_neurons(tmp_path: Path) -> None:
+    miners = [{"netuid": 32, "slots": ["synth-low"], "hotkey_uri": "//Other"}]
+    settings = Settings.model_validate({"home": tmp_path, "miners": miners})
+    duties.neurons(settings).run()
+    assert [table(path).netuid for path in settings.neuron_files.values()] == [50, 32]
+    first, second = (table(path).neurons for path in settings.neuron_files.values())
+    assert first == second
+
+
+def test_the_clocks_skew_is_written_and_silence_too(tmp_path: Path) -> None:
+    with time_server(partial(reply, ahead=-1.5)) as server:
+        settings = Settings.model_validate({"home": tmp_path, "clock": {"ntp_servers": [server]}})
+        duty = duties.clock_skew(settings)
+        duty.once()
+        assert duty.record.error is None
+        found = msgspec.json.decode(settings.paths.skew.read_bytes(), type=ClockSkew)
+        assert found.skew_s == pytest.approx(1.5, abs=0.2)
+        assert (found.answered, found.asked) == (1, 1)
+    with time_server(partial(reply, stratum=16)) as server:
+        settings = Settings.model_validate({"home": tmp_path, "clock": {"ntp_servers": [server]}})
+        duty = duties.clock_skew(settings)
+        duty.once()
+        assert duty.record.error is not None
+        assert "no time server answered" in duty.record.error
+        assert msgspec.json.decode(settings.paths.skew.read_bytes(), type=ClockSkew).skew_s is None
+        assert [duty.name for duty in duties.all_duties(settings)].count("clock") == 1
 
 
 def test_routes_come_from_the_ledger(tmp_path: Path) -> None:
@@ -140,7 +188,7 @@ def test_setting_the_clock_makes_prices_due_and_fast_time_makes_them_frequent(tm
 
 def test_duties_of_a_home(tmp_path: Path) -> None:
     names = [duty.name for duty in duties.all_duties(Settings(home=tmp_path))]
-    assert names == ["routes", "neurons", "prices", "releases", "unloading", "traffic"]
+    assert names == ["routes", "neurons", "prices", "releases", "unloading", "watchdog", "traffic"]
     recording = Settings.model_validate({"home": tmp_path, "prices": {"record": True}})
     assert [duty.name for duty in duties.all_duties(recording)] == [*names, "recorder"]
     assert os.listdir(tmp_path) == []
