@@ -87,14 +87,11 @@ def test_a_server_that_never_answered_is_starting(idle: Server) -> None:
 def test_a_server_whose_children_work_is_loading_until_it_takes_far_too_long(busy: Server) -> None:
     assert not busy.look(answers=True)
     assert not busy.look(answers=False)
-    before, end = cpu_seconds(busy.find()), time.monotonic() + 30
-    while cpu_seconds(busy.find()) < before + 1.0:
+    before, end = cpu_seconds(busy.find()), time.monotonic() + 60
+    while cpu_seconds(busy.find()) < before + 0.6:
         assert time.monotonic() < end
         time.sleep(0.05)
     assert not busy.look(answers=False, after=SILENT_S + 1.0)
-    while cpu_seconds(busy.find()) < before + 4.0:
-        assert time.monotonic() < end
-        time.sleep(0.05)
     assert busy.look(answers=False, after=BUSY_SILENT_S - SILENT_S)
 
 
@@ -132,8 +129,8 @@ def test_the_embedded_server_is_the_process_that_the_supervisor_started(tmp_path
 def test_a_real_triton_that_is_stopped_is_noticed_and_ended(triton_server: TritonServer) -> None:
     address = triton_server.triton.address
     port = int(address.rpartition(":")[2])
-    listening = [each for each in psutil.net_connections("tcp") if each.status == "LISTEN" and each.laddr]
-    (server,) = {each.pid for each in listening if each.laddr[1] == port and each.pid}
+    listening = [each for each in psutil.net_connections("tcp") if each.status == "LISTEN"]
+    (server,) = {each.pid for each in listening if tuple(each.laddr)[1:] == (port,) and each.pid}
     assert psutil.Process(server).name() == "tritonserver"
     now = [1000.0]
 
