@@ -14,7 +14,9 @@ from serving.types import Hotkey
 from serving.wire.dialects import claims
 from tests.serving.callers import ALICE, STRANGER, Request, btauth, epistula, legacy
 from tests.serving.fake_triton import FakeTriton, doubled
+from tests.serving.fronts import opened
 from tests.serving.gateways import Box, Reply, write_routes
+from tests.serving.processes import raw
 
 Make = Callable[..., Request]
 
@@ -160,3 +162,23 @@ async def test_monotonic_nonces_rise_on_the_route_that_takes_them_and_are_stale_
     assert await ask(up_s + 10, synapse="Plain") == 401
     now = time.time_ns()
     assert [await ask(now, None), await ask(now, None), await ask(now - 3600 * 10**9, None)] == [200, 401, 401]
+
+
+@pytest.mark.parametrize("make", DIALECTS.values(), ids=list(DIALECTS))
+async def test_what_is_refused_before_the_road_is_refused_in_the_same_dialects(tmp_path: Path, make: Make) -> None:
+    endless = {"x-padding": "x" * 30_000}
+    async with opened(tmp_path, FakeTriton(tiny_a=doubled)) as front:
+        for changed, status in ((endless, 431), ({"transfer-encoding": "gzip"}, 400), ({"expect": "miracles"}, 417)):
+            head, _, body = (await front.say(raw(make(), **changed))).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 %d " % status)
+            assert list(json.loads(body)) == ["message"]
+            assert (b"\r\nbt_header_axon_status_code: %d\r\n" % status in head) is (make is from_dendrite)
+
+
+async def test_a_head_request_gets_a_head_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path, FakeTriton(tiny_a=doubled)) as front:
+        request = raw(from_dendrite()._replace(method="HEAD"), Connection="close")
+        head, _, body = (await front.say(request)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 405 ")
+    assert b"\r\nallow: POST\r\n" in head
+    assert not body
