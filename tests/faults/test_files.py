@@ -58,8 +58,8 @@ def test_fault_30_unknown_fields_of_a_changed_schema_are_counted_and_the_answer_
     options: dict[str, Any] = {"subnets": [SubnetSpec(FACTORIES["itsai"])], "slots": ["itsai"]}
     with gateway(tmp_path, triton.address, **options) as running:
         write_state(tmp_path / "routes.json", RouteTable(2, time.time(), slot))
-        body = {"texts": [], "predictions": [], "version": "11.0.0", "a_new_field": {"deep": [1]}}
+        body = {"texts": [], "predictions": [], "version": "99.0.0", "a_new_field": {"deep": [1]}}
         assert running.ask(btauth("/TextSynapse", body)).status_code == 200
         until(lambda: metric(running, "headframe_schema_drift_total", route="TextSynapse", sign="unknown_field") == 1)
-        body |= {"texts": ["four words to judge"], "version": ""}
+        body |= {"texts": ["four words to judge"], "version": "3.14.0"}
         assert running.ask(btauth("/TextSynapse", body)).status_code == 500  # the model's answer breaks the rules

@@ -44,7 +44,7 @@ def test_row_12_whoever_leaves_while_the_model_runs_frees_its_place_and_nothing_
         triton.hold.set()
         assert still_serves(running)
         assert running.get("/workers").json()["restarts"] == 0
-        assert metric(running, "headframe_requests_total", outcome="hung_up") == 6
+        until(lambda: metric(running, "headframe_requests_total", outcome="hung_up") == 6)
 
 
 def test_row_12_a_model_slower_than_its_callers_is_not_asked_again_for_those_who_left(

@@ -55,7 +55,7 @@ def test_row_15_under_overload_the_least_stake_is_refused_first_and_at_once_and_
         triton.hold.set()
         answered = [future.result(timeout=20).status_code for future in (running_now, middle, highest)]
         assert answered == [200, 200, 200]
-        assert refused(running, "queue_full") == 2
+        until(lambda: refused(running, "queue_full") == 2)
 
 
 def test_row_15_a_dead_model_worker_is_told_as_503_with_retry_after_and_a_stale_neuron_table_serves_on(

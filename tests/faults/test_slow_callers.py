@@ -70,7 +70,7 @@ def test_row_9_slow_heads_slow_bodies_and_silence_end_at_their_deadlines_and_cos
     for what, each in ended.items():
         answers = {status(reply) for reply, _ in each}
         assert answers == ({408} if what.endswith("body") else {0}), what
-    assert refused(running, "slow_body") == slow_bodies + 16
+    until(lambda: refused(running, "slow_body") == slow_bodies + 16)
 
 
 def test_fault_28_a_body_of_1_gb_is_cut_off_early_whatever_was_declared(running: Running) -> None:

@@ -145,7 +145,7 @@ def metric(running: Running, name: str, **labels: str) -> float:
 
 
 def refused(running: Running, code: str) -> float:
-    """How often a code was answered."""
+    """How often a code was answered, as far as the workers have told."""
     return metric(running, "headframe_refusals_total", code=code)
 
 
