@@ -14,6 +14,8 @@ PublicKey = NewType("PublicKey", bytes)
 Scheme = Literal["sr25519", "ed25519"]
 
 PREFIX = 42
+MAX_ADDRESS = 64
+"""Characters; longer than any ss58 address of a 32-byte key."""
 _CRYPTO: dict[str, int] = {
     "sr25519": bittensor_core.CRYPTO_SR25519,
     "ed25519": bittensor_core.CRYPTO_ED25519,
@@ -25,6 +27,8 @@ def public_key(address: str) -> PublicKey:
 
     The same key has an address in every prefix, so a list keyed by the text could be walked around.
     """
+    if len(address) > MAX_ADDRESS:  # decoding takes time by the square of the length
+        raise Refusal(401, "bad_hotkey", "the hotkey is not an ss58 address")
     try:
         key = bittensor_core.ss58_decode(address)
     except ValueError:

@@ -7,11 +7,11 @@ import re
 from serving.errors import Refusal
 from serving.types import Hotkey, NonceNs
 from serving.wire.head import Head
+from serving.wire.keys import MAX_ADDRESS
 
 _NONCE = re.compile(r"[1-9][0-9]{0,18}")
 """Decimal, no sign, no blanks, no leading zero; fits 63 bits for some centuries."""
 _SIGNATURE = re.compile(r"0x[0-9a-f]{128}")
-MAX_ADDRESS = 64
 
 
 def need(head: Head, name: bytes) -> str:

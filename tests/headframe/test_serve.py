@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import socket
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 from bittensor_core import Keypair
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from headframe.cli import build, main
 from headframe.miners import own_hotkey
-from headframe.serve import gateway_config
+from headframe.serve import check_clock, gateway_config
 from infra.settings import Gateway, Ports, Settings
 from serving.config import decode, encode
 from serving.errors import UserError
 from serving.server import check
+from tests.infra.time_server import reply, time_server
 
+CHARLIE = Keypair.create_from_uri("//Charlie").ss58_address
 PORTS = Ports(gateway=18091, private=18092)
 
 
@@ -93,6 +97,69 @@ def test_a_config_with_a_broken_hotkey_does_not_start(tmp_path: Path) -> None:
     config = gateway_config(Settings(home=tmp_path, ports=PORTS, triton_grpc="127.0.0.1:1"))
     with pytest.raises(UserError, match="hotkey 5GrwvaEF"):
         check(msgspec.structs.replace(config, miners=[msgspec.structs.replace(config.miners[0], hotkey="5GrwvaEF")]))
+
+
+def test_further_miners_take_over_what_they_do_not_say(tmp_path: Path) -> None:
+    public = wallet(tmp_path)
+    other = public.with_name("otherpub.txt")
+    other.write_text(json.dumps({"ss58Address": Keypair.create_from_uri("//Bob").ss58_address}))
+    told = {
+        "profile": "finney", "home": tmp_path / "home", "ports": PORTS, "triton_grpc": "127.0.0.1:1",
+        "gateway": {"wallet_path": tmp_path, "wallet_name": "miner", "wallet_hotkey": "hot", "stake_threshold": 7.0,
+                    "deny": [CHARLIE]},
+        "miners": [{"netuid": 32, "slots": ["synth-low"], "wallet_hotkey": "other", "stake_threshold": 0.0,
+                    "allow": [CHARLIE]}],
+    }  # fmt: skip
+    files = tmp_path / "home" / "serving"
+    files.mkdir(parents=True)
+    config = gateway_config(Settings.model_validate(told))
+    check(config)
+    first, second = config.miners
+    assert (first.netuid, first.neurons, first.stake_threshold) == (50, str(files / "neurons.json"), 7.0)
+    assert second.hotkey == Keypair.create_from_uri("//Bob").ss58_address
+    assert (second.netuid, second.slots, second.stake_threshold) == (32, ["synth-low"], 0.0)
+    assert second.neurons == str(files / "neurons-32.json")
+    assert (second.allow, second.deny, first.allow) == ([CHARLIE], [CHARLIE], [])
+    told["miners"] = [{"netuid": 32, "slots": ["synth-low"]}]
+    with pytest.raises(UserError, match="two miners have the hotkey"):
+        check(gateway_config(Settings.model_validate(told)))
+
+
+def test_a_further_miner_in_local_needs_a_dev_key(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="needs a hotkey_uri"):
+        Settings.model_validate({"home": tmp_path, "miners": [{"netuid": 50, "slots": ["synth-low"]}]})
+    miner = {"netuid": 50, "slots": ["chess"], "hotkey_uri": "//Other"}
+    told = {"home": tmp_path, "ports": PORTS, "triton_grpc": "127.0.0.1:1", "miners": [miner]}
+    with pytest.raises(UserError, match="no subnet serves 'chess'"):
+        gateway_config(Settings.model_validate(told))
+
+
+@pytest.mark.parametrize(("ahead", "way"), [(-3600.0, "ahead"), (30.0, "behind")])
+def test_a_clock_that_is_off_does_not_start_and_says_which_way(tmp_path: Path, ahead: float, way: str) -> None:
+    with time_server(partial(reply, ahead=ahead)) as server:
+        told = {"home": tmp_path, "clock": {"ntp_servers": [server, server, server]}}
+        with pytest.raises(UserError, match=rf"clock is [0-9.]+ s {way}, by 3 of 3.*set it") as refused:
+            check_clock(Settings.model_validate(told))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_good_clock_starts_in_silence_and_an_unchecked_one_with_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with time_server(partial(reply, ahead=1.0)) as good, time_server(partial(reply, ahead=600.0)) as liar:
+        check_clock(Settings.model_validate({"home": tmp_path, "clock": {"ntp_servers": [good, liar, good]}}))
+    check_clock(Settings(home=tmp_path))  # profile local asks nobody by itself
+    assert capsys.readouterr().err == ""
+    with time_server(partial(reply, stratum=0, reference=b"DENY")) as busy:
+        check_clock(Settings.model_validate({"home": tmp_path, "clock": {"ntp_servers": [busy]}}))
+    assert "could not be checked" in capsys.readouterr().err
+
+
+def test_only_real_networks_ask_public_time_servers(tmp_path: Path) -> None:
+    assert Settings(home=tmp_path).ntp_servers == ()
+    assert len(real(tmp_path).ntp_servers) == 3
+    silent = Settings.model_validate({"home": tmp_path, "profile": "finney", "clock": {"ntp_servers": []}})
+    assert silent.ntp_servers == ()
 
 
 def test_the_help_has_an_example() -> None:

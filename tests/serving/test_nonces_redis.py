@@ -8,6 +8,8 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid1
 
@@ -21,8 +23,9 @@ from serving.nonces_redis import AWAY_S, LEAD_NS, LIMIT_S, RedisNonces, check_re
 from serving.types import NonceNs
 from serving.wire.keys import PublicKey
 from tests.servers import redis
-from tests.serving.callers import ALICE, BOB, MINER
-from tests.serving.processes import free_port
+from tests.serving.callers import ALICE, BOB, MINER, legacy
+from tests.serving.fake_triton import FakeTritonServer, doubled
+from tests.serving.processes import free_port, gateway, until
 
 pytestmark = pytest.mark.slow
 S = 10**9
@@ -241,3 +244,28 @@ def test_a_setting_that_names_no_redis_is_one_clear_line() -> None:
     with pytest.raises(UserError, match="redis_url") as refused:
         check_redis("127.0.0.1:6379")
     assert "\n" not in str(refused.value)
+
+
+def test_two_boxes_run_the_same_request_once(tmp_path: Path) -> None:
+    port, triton = free_port(), FakeTritonServer(tiny_a=doubled)
+    url = f"redis://127.0.0.1:{port}"
+    try:
+        with redis(tmp_path, port), Redis(port=port) as plain, ExitStack() as stack:
+            boxes = []
+            for name in ("one", "two"):
+                (tmp_path / name).mkdir()
+                boxes.append(stack.enter_context(gateway(tmp_path / name, triton.address, redis=url)))
+            until(lambda: boxes[0].ask(legacy("Plain", {"x": [1.0]})).status_code == 401)  # a first barrier is set
+            barrier = time.time_ns() - 60 * S
+            plain.set(nonces_redis.BARRIER, f"{barrier:020d}")  # as if it had been set a minute ago
+            for _ in range(20):
+                request = legacy("Plain", {"x": [1.0]})
+                with ThreadPoolExecutor(4) as pool:
+                    statuses = list(pool.map(lambda box, it=request: box.ask(it).status_code, boxes * 2))
+                assert sorted(statuses) == [200, 401, 401, 401]
+            plain.shutdown(nosave=True)
+            refused = boxes[0].ask(legacy("Plain", {"x": [1.0]}))
+            assert (refused.status_code, refused.json()["message"]) == (503, "the replay store does not answer")
+            assert int(refused.headers["retry-after"]) >= 1
+    finally:
+        triton.stop()
