@@ -15,7 +15,7 @@ from infra.stack.checks import preflight
 from infra.stack.config import files, write_private
 from infra.stack.lock import stack_lock
 from infra.stack.parts import Part, Plan, embedded
-from infra.stack.processes import SUPERVISOR, marked, stop_marked
+from infra.stack.processes import SUPERVISOR, marked, stop_marked, suspended
 from infra.stack.supervisor import Supervisor, SupervisorGone, start_supervisor
 from serving.errors import UserError
 
@@ -174,9 +174,13 @@ def _prepare(plan: Plan, parts: tuple[Part, ...]) -> None:
 def _mend(settings: Settings, parts: tuple[Part, ...], supervisor: Supervisor, tell: Tell) -> Up:
     plan = Plan(settings, read_ports(settings.paths.ports))
     changed = any(not path.exists() or path.read_text() != text for path, text in files(plan, parts).items())
-    infos = supervisor.infos()
+    infos, processes = supervisor.infos(), marked(plan.home)
+
+    def ask(part: Part) -> str | None:
+        return suspended(processes.get(part.name, ())) or part.probe(plan)
+
     with ThreadPoolExecutor(max_workers=len(parts), thread_name_prefix="probe") as pool:
-        answers = list(pool.map(lambda part: part.probe(plan), parts))
+        answers = list(pool.map(ask, parts))
     missing = [part for part, answer in zip(parts, answers, strict=True) if answer is not None]
     unknown = [part.name for part in missing if part.name not in infos]
     if unknown:

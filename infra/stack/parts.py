@@ -141,7 +141,7 @@ PARTS = (
          start_secs=5, stop_rank=2),
     Part("sidecar", _sidecar, lambda p: probes.sidecar(p.settings), needs=("s3",)),
     Part("gateway", _gateway,
-         lambda p: probes.http(p.endpoints.private, "/healthz"), needs=("triton", "sidecar"),
+         lambda p: probes.gateway(p.endpoints.private), needs=("triton", "sidecar"),
          stop_limit=40, stop_rank=0, stop_group=False, restarts_file="worker_restarts", held=_gateway_port),
     Part("flows", _flows, _flows_probe, needs=("prefect",),
          start_secs=5, stop_limit=15),

@@ -35,6 +35,22 @@ def http(base: str | None, path: str) -> str | None:
     return None if status == 200 else f"answers {status}"
 
 
+def gateway(private: str | None) -> str | None:
+    """Its workers take connections, and none of them hangs."""
+    import httpx
+
+    if private is None:
+        return "has no address"
+    try:
+        answer = httpx.get(f"{private}/healthz", timeout=TIMEOUT, trust_env=False)
+        hung = answer.json()["hung"]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        return f"does not answer ({type(error).__name__})"
+    if hung:
+        return f"worker {hung[0]} shows no beat and is replaced soon"
+    return None if answer.status_code == 200 else "has no worker that takes connections"
+
+
 @lru_cache(maxsize=4)
 def _s3_client(endpoint: str, access_key: str, secret_key: str, region: str) -> Any:
     import boto3

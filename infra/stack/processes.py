@@ -46,6 +46,15 @@ def marked(home: Path) -> dict[str, list[psutil.Process]]:
     return found
 
 
+def suspended(processes: Collection[psutil.Process]) -> str | None:
+    """Which of the processes was stopped by a signal and does nothing, in a few words; None when none was."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            if process.status() == psutil.STATUS_STOPPED:
+                return f"process {process.pid} is suspended"
+    return None
+
+
 def stop(processes: Collection[psutil.Process], grace: float) -> None:
     """Ask the processes to end, and kill those that outlive `grace` seconds."""
     for process in processes:

@@ -13,7 +13,7 @@ from infra.ports import read_ports
 from infra.settings import Settings
 from infra.stack.parts import Part, Plan, embedded
 from infra.stack.probes import lacks
-from infra.stack.processes import marked
+from infra.stack.processes import marked, suspended
 from infra.stack.supervisor import Info, Supervisor, SupervisorGone
 from serving.clock import Clock
 from serving.state import RouteTable, read_pause
@@ -58,14 +58,18 @@ def components(plan: Plan, parts: tuple[Part, ...]) -> tuple[dict[str, Component
         infos, restarts, pid = supervisor.infos(), supervisor.restarts(), supervisor.pid()
     except SupervisorGone:
         infos, restarts, pid = {}, {}, None
-    processes = {name: [process.pid for process in ps] for name, ps in marked(plan.home).items()}
+    processes = marked(plan.home)
 
     def one(part: Part) -> Component:
         first = infos[part.name].pid if part.name in infos else 0
-        pids = sorted(processes.get(part.name, []), key=lambda pid: (pid != first, pid))
-        answer = part.probe(plan) if pids else "has no process"
-        state = judge(infos.get(part.name), bool(pids), answer, part.start_limit)
+        own = processes.get(part.name, [])
+        pids = sorted((process.pid for process in own), key=lambda pid: (pid != first, pid))
+        hangs = suspended(own)
+        answer = (hangs or part.probe(plan)) if pids else "has no process"
+        state = judge(infos.get(part.name), bool(pids), answer, 0.0 if hangs else part.start_limit)
         count = restarts.get(part.name, 0) + _own_restarts(plan, part) if pid is not None else None
+        if state == "unready" and pid is not None:
+            answer = f"{answer}; 'headframe up' starts it again"
         return Component(state, pids, count, answer)
 
     with ThreadPoolExecutor(max_workers=max(1, len(parts)), thread_name_prefix="probe") as pool:

@@ -211,6 +211,24 @@ def test_a_pause_is_told_by_status_and_up_and_ended_by_resume(home: Path) -> Non
     assert httpx.post(url + "/Synapse", headers=request.headers, content=b"{}").status_code == 200
 
 
+def test_parts_that_hang_are_unready_at_once_and_mended_by_up(home: Path) -> None:
+    before = status(home)["components"]
+    hung = ("sidecar", "gateway", "flows")
+    for name in hung:
+        os.kill(before[name]["pids"][0], signal.SIGSTOP)
+    now = status(home)["components"]
+    for name in ALL:
+        assert now[name]["state"] == ("unready" if name in hung else "running")
+    for name in hung:
+        assert now[name]["reason"] == f"process {before[name]['pids'][0]} is suspended; 'headframe up' starts it again"
+    done = headframe(home, "up")
+    assert done.returncode == 0, done.stderr
+    after = status(home)["components"]
+    for name in ALL:
+        assert after[name]["state"] == "running"
+        assert (before[name]["pids"][0] in after[name]["pids"]) == (name not in hung)
+
+
 def test_a_second_stack_runs_beside_it(home: Path, scratch: Path) -> None:
     bring_up(scratch, "s3", "triton")
     ours, theirs = read_ports(scratch / "run" / "ports.json"), read_ports(home / "run" / "ports.json")
