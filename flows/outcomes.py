@@ -30,6 +30,7 @@ from flows.trial import side_by_side
 from infra.objects import ObjectStore, object_store
 from infra.prices import PriceStore, price_store
 from infra.settings import Settings
+from infra.traffic import reading as traffic
 from infra.triton import Triton, TritonError
 from serving.call import answer_digest
 from serving.clock import Clock
@@ -37,7 +38,6 @@ from serving.records import TensorBytes, TrafficRecord
 from serving.subnets.base import Task
 from serving.subnets.synth.rules import PUBLISH_DELAY
 from serving.subnets.synth.scoring import prompt_score
-from serving.traffic import read_records
 from serving.triton import unpack
 from serving.types import UnixSeconds
 
@@ -145,7 +145,7 @@ def summary(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _answered(settings: Settings, counts: Counter[str]) -> list[_Answered]:
     """Answers in the record, oldest first; a shadow's takes its tensors from the request it copied."""
-    records = list(read_records(settings.paths.traffic, since=time.time() - LOOK_BACK_S))
+    records = list(traffic.records(settings, since=time.time() - LOOK_BACK_S))
     bodies = {r.request_id: r for r in records if r.tensors}
     answers: list[_Answered] = []
     for record in records:
@@ -163,8 +163,7 @@ def _answered(settings: Settings, counts: Counter[str]) -> list[_Answered]:
 
 def _task(body: TrafficRecord) -> Task:
     """The task that was asked, from its canonical spelling."""
-    request = msgspec.json.decode(body.request)
-    return route_of(body.slot).parse({"simulation_input": request}, UnixSeconds(body.subnet_at))
+    return route_of(body.slot).restore(body.request, UnixSeconds(body.subnet_at))
 
 
 def _score(

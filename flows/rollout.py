@@ -18,9 +18,9 @@ from infra.ledger import Fenced, GateEntry, Ledger, LedgerError, ReleaseEntry, S
 from infra.ledger.entries import Kind, Stage
 from infra.routes import publish_routes
 from infra.settings import Settings
+from infra.traffic import reading as traffic
 from serving.errors import UserError
 from serving.records import Role
-from serving.traffic import read_records
 from serving.types import ReleaseId
 
 _log = logging.getLogger(__name__)
@@ -192,7 +192,7 @@ def _look(settings: Settings, state: SlotState, candidate: ReleaseId, pace: Pace
     """What the guards say of the candidate since its stage began; a candidate that Triton has lost is held."""
     role: Role = "shadow" if state.stage == "shadow" else "canary"
     need = pace.shadow_answers if role == "shadow" else pace.canary_answers
-    records = [r for r in read_records(settings.paths.traffic, since=state.since) if r.slot == state.slot]
+    records = [r for r in traffic.records(settings, since=state.since) if r.slot == state.slot]
     finding = judge(records, candidate=candidate, stable=str(state.stable), role=role, need=need, pace=pace)
     if finding.word == "go" and candidate not in loaded(settings):
         return msgspec.structs.replace(finding, word="hold", reason="Triton has not loaded the candidate now")
