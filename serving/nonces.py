@@ -8,6 +8,7 @@ back reopens nothing), and is set to the *floor* (`serving.floor`) when the set 
 from __future__ import annotations
 
 import asyncio
+import os
 import struct
 import time
 from pathlib import Path
@@ -23,6 +24,8 @@ from serving.wire.keys import PublicKey
 
 MAP_BYTES = 512 * 1024 * 1024
 """Address space; the file grows with what is remembered."""
+AHEAD_BYTES = 2 * 1024 * 1024
+"""Disk that is set aside before it is needed, renewed every second: room for some ten thousand nonces."""
 MOST = 1_000_000
 """Nonces remembered at a time. They fill less than half of the map even at LMDB's worst packing, which matters because
 a map that is quite full cannot be cleared any more."""
@@ -64,12 +67,25 @@ def open_store(folder: Path) -> lmdb.Environment:
     """The LMDB environment of a replay store; once a process.
 
     Commits go to the page cache without a sync: they survive the kill of any process, which is what happens; the
-    floor covers the crash of the machine.
+    floor covers the crash of the machine. They go there through the map, which spares a request eight writes of a
+    page each; so the disk's room must be there beforehand (`set_aside`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     return lmdb.open(
-        str(folder), map_size=MAP_BYTES, max_dbs=4, max_readers=256, sync=False, metasync=False, readahead=False
-    )
+        str(folder), map_size=MAP_BYTES, max_dbs=4, max_readers=256, sync=False, metasync=False, readahead=False,
+        writemap=True, map_async=True,
+    )  # fmt: skip
+
+
+def set_aside(env: lmdb.Environment, folder: Path) -> None:
+    """Take the room that the store needs next from the disk; raises OSError when there is none.
+
+    The file is sparse, and whoever writes to a page of the map that the disk has no room for is killed (SIGBUS).
+    """
+    with env.begin() as txn:
+        used = (env.info()["last_pgno"] + 1) * int(txn.stat()["psize"])
+    with (folder / "data.mdb").open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, min(used + AHEAD_BYTES, MAP_BYTES))
 
 
 def prepare_store(folder: Path, now_ns: int) -> None:
@@ -84,6 +100,8 @@ def prepare_store(folder: Path, now_ns: int) -> None:
         boot = boot_id()
         if known is None or known.boot != boot or not boot or not _whole(folder):
             _begin(folder, known.floor if known is not None else now_ns)
+        with open_store(folder) as env:
+            set_aside(env, folder)
         keep_floor(folder, now_ns)
     except (lmdb.Error, OSError) as error:
         raise UserError(f"the replay store {folder} cannot be written ({error}); check the disk") from None
@@ -95,8 +113,9 @@ def _whole(folder: Path) -> bool:
     try:
         if not data.exists():
             return False
+        size = data.stat().st_size  # opening it makes it as long as the map
         with open_store(folder) as env, env.begin() as txn:
-            return data.stat().st_size >= (env.info()["last_pgno"] + 1) * int(txn.stat()["psize"])
+            return size >= (env.info()["last_pgno"] + 1) * int(txn.stat()["psize"])
     except lmdb.Error:
         return False
 
@@ -167,8 +186,15 @@ class NonceStore:
 
     def _tick(self, now_ns: int) -> None:
         self._purge(now_ns)
-        self._full = self.count() >= self._most
+        self._full = self.count() >= self._most or not self._has_room()
         self._keep_floor(now_ns, accepted=self._highest())
+
+    def _has_room(self) -> bool:
+        try:
+            set_aside(self._env, self._folder)
+        except OSError:
+            return False
+        return True
 
     def _keep_floor(self, now_ns: int, accepted: int | None = None) -> None:
         self._floor = keep_floor(self._folder, now_ns, accepted=accepted)

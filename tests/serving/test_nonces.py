@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from serving import nonces
 from serving.errors import Refusal, UserError
-from serving.nonces import LEAD_NS, NonceStore, open_store, prepare_store
+from serving.nonces import AHEAD_BYTES, LEAD_NS, NonceStore, open_store, prepare_store
 from serving.types import NonceNs
 from serving.wire.keys import PublicKey
 from tests.serving.callers import ALICE, BOB, MINER
@@ -262,7 +263,7 @@ def test_a_data_file_that_was_cut_short_is_begun_anew(folder: Path) -> None:
     with opened(folder) as store:
         assert all(accepts(store, A, T0 + number) for number in range(500))
     data = folder / "data.mdb"
-    os.truncate(data, data.stat().st_size // 2)
+    os.truncate(data, 5 * 4096)
     prepare_store(folder, T0 + S)
     with opened(folder) as store:
         assert {code(store, T0 + number, T0 + S) for number in range(500)} == {"before_start"}
@@ -294,8 +295,8 @@ folder, key, now = Path(sys.argv[1]), bytes.fromhex(sys.argv[2]), int(sys.argv[3
 store = NonceStore(open_store(folder), folder, retention_s=60.0)
 async def codes():
     for nonce in (now, now + 1, now + 2, now + 3600 * 10**9):
-        if nonce == now + 1:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))  # every write fails
+        if nonce == now + 1:  # every write fails, but in the room that was set aside
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         if nonce == now + 2:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         if nonce > now + 2:
@@ -313,16 +314,41 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
-def test_a_disk_that_takes_nothing_refuses_and_one_that_recovers_is_used_again(folder: Path) -> None:
+def test_a_disk_that_takes_nothing_leaves_no_nonce_forgotten(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _ON_A_DISK_THAT_FAILS, str(folder), A.hex(), str(T0)],
         capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=60, check=False,
     )  # fmt: skip
-    assert done.stdout.strip() == "['accepted', 'replay_store_down', 'accepted', 'replay_store_down']", done.stderr
+    assert done.stdout.strip() == "['accepted', 'accepted', 'accepted', 'replay_store_down']", done.stderr
     with opened(folder) as store:
-        assert store.count() == 2
+        assert store.count() == 3
         nobody = PublicKey(bytes(32))
-        assert not accepts(store, A, T0, receiver=nobody)
+        assert not any(accepts(store, A, T0 + number, receiver=nobody) for number in range(3))
+
+
+def test_without_room_on_the_disk_requests_are_refused_until_there_is_some(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with opened(folder) as store:
+        assert accepts(store, A, T0)
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "posix_fallocate", full)
+            asyncio.run(store.tick(T0))
+            assert code(store, T0 + 1) == "replay_store_full"
+        asyncio.run(store.tick(T0))
+        assert accepts(store, A, T0 + 1)
+        assert not accepts(store, A, T0)
+
+
+def test_the_room_for_what_comes_next_is_on_the_disk_and_no_more(folder: Path) -> None:
+    with opened(folder) as store:
+        assert all(accepts(store, A, T0 + number) for number in range(1000))
+        asyncio.run(store.tick(T0))
+    used = (folder / "data.mdb").stat().st_blocks * 512
+    assert AHEAD_BYTES <= used < AHEAD_BYTES + 1024 * 1024
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
