@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -12,6 +13,8 @@ import msgspec
 
 from serving.clock import replace_file
 
+LOOK_EVERY_S = 0.01
+"""For files that every request looks at; a look is a system call, and some of them are looked at three times."""
 T = TypeVar("T")
 Stamp = tuple[int, int, int]
 
@@ -19,20 +22,24 @@ Stamp = tuple[int, int, int]
 class StateFile(Generic[T]):
     """Reads one of the files of `serving.state`.
 
-    Every `get` looks at the file's inode, time and size, so a replaced file takes effect at the next request in
-    every process. When the file vanishes or is garbled, the last good copy stays in force and `faults` counts. A
-    process that starts at such a moment takes the copy in `kept`, which the gateway's parent looks after.
+    A `get` looks at the file's inode, time and size, unless the last look was less than `look_every_s` ago; so a
+    replaced file takes effect in every process within that time. When the file vanishes or is garbled, the last good
+    copy stays in force and `faults` counts. A process that starts at such a moment takes the copy in `kept`, which
+    the gateway's parent looks after.
     """
 
     def __init__(
-        self, path: Path, kind: type[T], build: Callable[[T], Any] | None = None, *, kept: Path | None = None
-    ) -> None:
+        self, path: Path, kind: type[T], build: Callable[[T], Any] | None = None, *, kept: Path | None = None,
+        look_every_s: float = 0.0,
+    ) -> None:  # fmt: skip
         self.path = path
         self.kept = kept
         self.faults = 0
         """How often a new file could not be read."""
         self.problem: str | None = None
         """What is wrong with the file now, in one line; None when it was read."""
+        self._look_every_s = look_every_s
+        self._look_at = 0.0
         self._decoder = msgspec.json.Decoder(kind)
         self._build = build
         self._stamp: Stamp | None = None
@@ -42,6 +49,10 @@ class StateFile(Generic[T]):
 
     def get(self) -> T | None:
         """The newest good content, or None when there never was one."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return self._value
+        self._look_at = now + self._look_every_s
         try:
             found = os.stat(self.path)
         except OSError:

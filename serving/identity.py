@@ -37,12 +37,14 @@ class Identity:
 
     def __init__(
         self, path: Path, *, stake_threshold: float, allow: Sequence[str] = (), deny: Sequence[str] = (),
-        kept: Path | None = None,
+        kept: Path | None = None, look_every_s: float = 0.0,
     ) -> None:  # fmt: skip
         self.threshold = stake_threshold
         self.allow = {public_key(hotkey): Hotkey(hotkey) for hotkey in allow}
         self.deny = {public_key(hotkey) for hotkey in deny}
-        self.file: StateFile[NeuronTable] = StateFile(path, NeuronTable, self._index, kept=kept)
+        self.file: StateFile[NeuronTable] = StateFile(
+            path, NeuronTable, self._index, kept=kept, look_every_s=look_every_s
+        )
 
     def welcome(self, hotkey: Hotkey) -> Caller:
         """The caller behind a claimed hotkey; raises Refusal 403 (unwelcome), 401 (not a proper address), 503.

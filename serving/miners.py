@@ -9,6 +9,7 @@ from typing import Any
 
 from serving.config import GatewayConfig, MinerSpec
 from serving.errors import Refusal, UserError
+from serving.files import LOOK_EVERY_S
 from serving.identity import Identity
 from serving.subnets.base import Route
 from serving.subnets.registry import make
@@ -109,7 +110,7 @@ def miners_of(config: GatewayConfig) -> Miners:
                 netuid=NetUid(spec.netuid),
                 identity=Identity(
                     Path(spec.neurons), stake_threshold=spec.stake_threshold, allow=spec.allow, deny=spec.deny,
-                    kept=config.kept(spec.neurons_name),
+                    kept=config.kept(spec.neurons_name), look_every_s=LOOK_EVERY_S,
                 ),
                 routes=routes_of(spec, config.monotonic_routes),
             )

@@ -17,8 +17,8 @@ BASIS_POINTS = 10_000
 class RouteReader(StateFile[RouteTable]):
     """``routes.json``, re-read at the first request after it changed."""
 
-    def __init__(self, path: Path, *, kept: Path | None = None) -> None:
-        super().__init__(path, RouteTable, kept=kept)
+    def __init__(self, path: Path, *, kept: Path | None = None, look_every_s: float = 0.0) -> None:
+        super().__init__(path, RouteTable, kept=kept, look_every_s=look_every_s)
 
     def slot(self, slot: SlotName) -> SlotRoute:
         """The slot's route; raises Refusal (503) while the slot has no stable release."""

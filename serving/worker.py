@@ -1,19 +1,19 @@
 """One worker process: the gateway's parts put together, and uvicorn around them.
 
-Started by `serving.server` as ``python -m serving.worker <listening fd> <parent pid>``, the config as JSON on stdin.
+Started by `serving.crew` as ``python -m serving.worker <listening fd> <parent pid> <shared memory fd> <place in it>``,
+the config as JSON on stdin.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,16 +21,18 @@ import lmdb
 import uvicorn
 
 from serving import logs
+from serving.accepting import Server
 from serving.acks import Desk, folder_of
 from serving.admission import Admission, Budgets
 from serving.answering import Answerer, Infers
 from serving.app import Gateway
+from serving.balance import Shares
 from serving.clock import Clock
 from serving.config import GatewayConfig, decode
 from serving.door import door_of
 from serving.errors import Refusal
 from serving.estimate import ServiceTimes
-from serving.files import StateFile
+from serving.files import LOOK_EVERY_S, StateFile
 from serving.http import KEEP_ALIVE_S
 from serving.http import Protocol as HttpProtocol
 from serving.listening import BACKLOG
@@ -50,7 +52,6 @@ CUT_OFF_S = 2.0
 TELL_S = 0.1
 """How often a worker looks for new routes and a pause, and says what is in force."""
 _PR_SET_PDEATHSIG = 1
-_CLOSE = (b"connection", b"close")
 
 
 class ModelServer(Infers, Protocol):
@@ -75,8 +76,8 @@ def build(config: GatewayConfig, log: Any, connect: Connect = Triton) -> tuple[G
     triton = connect(config.triton)
     times = ServiceTimes()
     answerer = Answerer(
-        routes=RouteReader(Path(config.routes), kept=config.kept("routes")),
-        prices=StateFile(Path(config.prices), PriceBook, kept=config.kept("prices")),
+        routes=RouteReader(Path(config.routes), kept=config.kept("routes"), look_every_s=LOOK_EVERY_S),
+        prices=StateFile(Path(config.prices), PriceBook, kept=config.kept("prices"), look_every_s=LOOK_EVERY_S),
         triton=triton, traffic=traffic, metrics=metrics, shadows=config.shadows, times=times,
     )  # fmt: skip
     gateway = Gateway(
@@ -96,54 +97,22 @@ def build(config: GatewayConfig, log: Any, connect: Connect = Triton) -> tuple[G
     return gateway, triton
 
 
-class _Server(uvicorn.Server):
-    """uvicorn with a gentler end, and without its signal handling, which would cut off the traffic record's."""
-
-    def __init__(self, config: uvicorn.Config, idle_grace_s: float) -> None:
-        super().__init__(config)
-        self.idle_grace_s = idle_grace_s
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-    async def on_tick(self, counter: int) -> bool:
-        """Whether to stop. The headers of every reply stay one list, so that `shutdown` reaches all of them."""
-        return self.should_exit
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no more; tell every caller to close, at its next reply; then close who did not, and finish the rest.
-
-        A caller may be sending on an idle connection at this very moment. Closed at once, its request would be lost.
-        """
-        for server in self.servers:
-            server.close()
-        for listener in sockets or ():
-            listener.close()
-        state = self.server_state
-        state.default_headers.append(_CLOSE)
-        for connection in list(state.connections):
-            if isinstance(connection, HttpProtocol) and not connection.quiet():
-                connection.shutdown()  # this one's reply says so too
-        end = time.monotonic() + self.idle_grace_s
-        while state.connections and time.monotonic() < end:  # noqa: ASYNC110 - uvicorn tells nobody when one ends
-            await asyncio.sleep(0.02)
-        await super().shutdown()
-
-
-async def serve(config: GatewayConfig, listener: socket.socket, log: Any, connect: Connect = Triton) -> None:
+async def serve(
+    config: GatewayConfig, listener: socket.socket, log: Any, connect: Connect = Triton,
+    shares: Shares | None = None, place: int = 0,
+) -> None:  # fmt: skip
     """Answer until SIGTERM or SIGINT; then finish what was admitted, at most `drain_s` seconds.
 
     On SIGUSR1, which says that the parent is dead, answer on for `linger_s` seconds.
     """
     gateway, triton = build(config, log, connect)
-    server = _Server(
+    server = Server(
         uvicorn.Config(
             gateway, http=HttpProtocol, ws="none", lifespan="off", interface="asgi3", loop="uvloop", log_config=None,
             access_log=False, proxy_headers=False, server_header=False, date_header=False, backlog=BACKLOG,
             timeout_keep_alive=int(KEEP_ALIVE_S), timeout_graceful_shutdown=max(1, int(config.drain_s)),
         ),
-        config.idle_grace_s,
+        idle_grace_s=config.idle_grace_s, shares=shares, place=place,
     )  # fmt: skip
     loop = asyncio.get_running_loop()
 
@@ -191,7 +160,7 @@ async def _keep(gateway: Gateway, log: Any) -> None:
         await asyncio.sleep(1.0)
 
 
-async def _tell(gateway: Gateway, config: GatewayConfig, server: _Server, desk: Desk, log: Any) -> None:
+async def _tell(gateway: Gateway, config: GatewayConfig, server: Server, desk: Desk, log: Any) -> None:
     """See new routes and a pause also when nobody calls, and say what is in force once connections are taken."""
     trouble = ready = False
     while True:
@@ -227,13 +196,13 @@ def main(connect: Connect = Triton) -> None:
     """Entry point of the process."""
     import uvloop
 
-    fd, parent = int(sys.argv[1]), int(sys.argv[2])
+    fd, parent, shared, place = map(int, sys.argv[1:5])
     config = decode(sys.stdin.buffer.read())
     die_with(parent, signal.SIGUSR1 if config.linger_s else signal.SIGTERM)
     log = logs.configure("worker", pid=os.getpid(), started=round(time.time(), 3))
     listener = socket.socket(fileno=fd)
     listener.setblocking(False)
-    uvloop.run(serve(config, listener, log, connect))
+    uvloop.run(serve(config, listener, log, connect, Shares(shared), place))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,53 @@
+"""State files as serving sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serving import files
+from serving.files import StateFile
+from serving.state import RouteTable, write_state
+
+
+def generation(file: StateFile[RouteTable]) -> int | None:
+    table = file.get()
+    return None if table is None else table.generation
+
+
+def test_a_replaced_file_takes_effect_at_the_next_look(tmp_path: Path) -> None:
+    path = tmp_path / "routes.json"
+    file = StateFile(path, RouteTable)
+    assert generation(file) is None
+    for number in (1, 2):
+        write_state(path, RouteTable(number, 0.0, {}))
+        assert generation(file) == number
+
+
+def test_between_two_looks_the_file_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(files.time, "monotonic", lambda: now)
+    path = tmp_path / "routes.json"
+    write_state(path, RouteTable(1, 0.0, {}))
+    file = StateFile(path, RouteTable, look_every_s=0.5)
+    assert generation(file) == 1
+    write_state(path, RouteTable(2, 0.0, {}))
+    now = 100.4
+    assert generation(file) == 1
+    now = 100.5
+    assert generation(file) == 2
+
+
+def test_a_file_that_vanishes_or_is_garbled_leaves_the_last_good_copy_in_force(tmp_path: Path) -> None:
+    path = tmp_path / "routes.json"
+    file = StateFile(path, RouteTable)
+    write_state(path, RouteTable(1, 0.0, {}))
+    assert generation(file) == 1
+    path.write_bytes(b"{")
+    assert generation(file) == 1
+    assert file.problem is not None
+    path.unlink()
+    assert generation(file) == 1
+    assert file.problem == "routes.json is missing"
+    assert file.faults == 2
