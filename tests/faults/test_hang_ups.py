@@ -33,12 +33,18 @@ def test_row_12_whoever_leaves_while_the_model_runs_frees_its_place_and_nothing_
 
         triton.hold.clear()
         callers = [connect(running.config.port) for _ in range(6)]
-        for number, caller in enumerate(callers):
+        asked, waiting = callers[:2], callers[2:]
+        for caller in asked:
+            caller.sendall(raw(double()))
+        until(lambda: level("headframe_in_flight") == 2)
+        for number, caller in enumerate(waiting):
             caller.sendall(raw(double(sender=(ALICE, BOB)[number % 2])))
-        until(lambda: level("headframe_in_flight") == 2 and level("headframe_waiting") == 4)
-        for caller in callers:
+        until(lambda: level("headframe_waiting") == 4)
+        for caller in waiting:
             caller.close()
         until(lambda: level("headframe_waiting") == 0)
+        for caller in asked:
+            caller.close()
         until(lambda: level("headframe_in_flight") == 0)
         assert len(triton.asked) == 2  # whoever waited never reached the model
         triton.hold.set()

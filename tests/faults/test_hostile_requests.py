@@ -96,7 +96,8 @@ def test_row_3_an_altered_body_is_accepted_only_where_the_legacy_hash_does_not_r
         assert ask(running, request._replace(body=request.body.replace(b"[1.0]", b"[8.0]"))) == 401
     assert ask(running, double()) == 200
     assert ask(running, btauth("/Plain", {"x": [1.0]})) == 200
-    ours = sorted(read_records(Path(running.config.traffic)), key=lambda record: record.at)[-3:]
+    good = [record for record in read_records(Path(running.config.traffic)) if record.code == "ok"]
+    ours = sorted(good, key=lambda record: record.at)[-3:]
     assert [(record.dialect, record.synapse, record.authenticated) for record in ours] == [
         ("legacy", "Plain", False), ("legacy", "Double", True), ("btauth", "Plain", True),
     ]  # fmt: skip

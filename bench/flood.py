@@ -1,0 +1,158 @@
+"""What an attack costs validators: their p50, p99 and loss under it, against the same load without it.
+
+Run: ``.venv/bin/python -m bench.flood``. A gateway with two workers, its budgets as shipped, and a small model answer a
+steady open-loop load of Synth prompts in both dialects, signed by the twin's own callers and sent from 127.0.0.1.
+Rounds without and with the attack take turns; the table has medians over the rounds. The attacks: a junk flood from
+another address at ten times the valid rate, 500 slow senders, and a neuron table that is deleted, garbled, and past
+its age limit. To reach: valid p99 below twice, nothing lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import numpy as np
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from bench.flooding.valid import Load, Seen
+from bench.stand import Stand
+from bench.stand.stand import ROOT
+
+ROUNDS = 5
+SHIPPED: dict[str, Any] = {"junk_per_s": 20.0, "junk_burst": 200, "neurons_max_age": 1.0}
+Attack = Callable[[], AbstractAsyncContextManager[None]]
+
+
+class Attacks:
+    """Each of them as a block during which it goes on."""
+
+    def __init__(self, stand: Stand, per_s: float) -> None:
+        self.told: dict[str, Counter[str]] = {"junk": Counter(), "slow": Counter()}
+        """What the attackers met."""
+        self._stand, self._per_s = stand, per_s
+
+    def junk(self) -> AbstractAsyncContextManager[None]:
+        """Ten junk requests for each valid one."""
+        return self._process("junk")
+
+    def slow(self) -> AbstractAsyncContextManager[None]:
+        """500 slow senders."""
+        return self._process("slow")
+
+    @asynccontextmanager
+    async def _process(self, kind: str) -> AsyncIterator[None]:
+        command = [sys.executable, "-m", "bench.flooding.attacks", kind, str(self._stand.port), str(10 * self._per_s)]
+        attacker = await asyncio.create_subprocess_exec(
+            *command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert attacker.stdin is not None
+        assert attacker.stdout is not None
+        await attacker.stdout.readline()
+        await asyncio.sleep(1.0)  # until it is in full swing
+        yield
+        attacker.stdin.close()
+        self.told[kind] += Counter(json.loads(await attacker.stdout.readline()))
+        await attacker.wait()
+
+    @asynccontextmanager
+    async def outage(self) -> AsyncIterator[None]:
+        """The neuron table goes, comes back as garbage, comes back too old, and so on."""
+        table = self._stand.home / "neurons.json"
+        steps: list[Callable[[], object]] = [
+            table.unlink, lambda: table.write_bytes(b'{"netuid":'), lambda: self._stand.write_neurons(age_s=86_400),
+        ]  # fmt: skip
+
+        async def go_on() -> None:
+            while True:
+                for step in steps:
+                    step()
+                    await asyncio.sleep(0.7)
+
+        going = asyncio.create_task(go_on())
+        yield
+        going.cancel()
+        self._stand.write_neurons()
+
+
+def figures(seen: Seen) -> tuple[float, float, int]:
+    """p50 and p99 in ms, and how many were lost."""
+    p50, p99 = np.percentile(seen.ms, (50, 99)).tolist() if seen.ms else (float("nan"), float("nan"))
+    return p50, p99, sum(seen.lost.values())
+
+
+async def measure(load: Load, attack: Attack, per_s: float, seconds: float, rounds: int) -> list[list[Seen]]:
+    """Rounds without and with the attack, taking turns: two lists."""
+    found: list[list[Seen]] = [[], []]
+    for _ in range(rounds):
+        found[0].append(await load.run(per_s, seconds))
+        async with attack():
+            found[1].append(await load.run(per_s, seconds))
+        await asyncio.sleep(0.5)
+    return found
+
+
+async def run(stand: Stand, per_s: float, seconds: float, rounds: int) -> int:
+    """Measure all three, print the table; 1 when a p99 is not below twice or something was lost."""
+    console, load, attacks = Console(), Load(stand.port), Attacks(stand, per_s)
+    await load.run(per_s, 2.0)  # burn-in
+    table = Table(
+        "attack", "valid/s", "p50, ms", "under it", "p99, ms", "under it", "times", "lost", "under it", box=None
+    )
+    bad = False
+    kinds: dict[str, Attack] = {
+        "junk, ten for one": attacks.junk,
+        "500 slow senders": attacks.slow,
+        "no neuron table": attacks.outage,
+    }
+    for name, attack in kinds.items():
+        pairs = await measure(load, attack, per_s, seconds, rounds)
+        without, under = ([figures(seen) for seen in each] for each in pairs)
+        p50, p99, lost = _medians(without)
+        p50_under, p99_under, lost_under = _medians(under)
+        times = statistics.median(b[1] / a[1] for a, b in zip(without, under, strict=True))
+        bad |= times >= 2.0 or lost_under > lost
+        table.add_row(
+            name, f"{per_s:.0f}", f"{p50:.1f}", f"{p50_under:.1f}", f"{p99:.1f}", f"{p99_under:.1f}", f"{times:.2f}",
+            f"{lost}", f"{lost_under}",
+        )  # fmt: skip
+        reasons = sum((Counter(seen.lost) for each in pairs for seen in each), Counter())
+        if reasons:
+            console.print(f"{name}: lost {dict(reasons)}")
+    console.print(table)
+    for kind, told in attacks.told.items():
+        console.print(f"{kind} was told: {dict(told)}")
+    console.print(
+        f"{rounds} rounds of {seconds:.0f} s each way, medians; losses are sums; worker restarts {stand.restarts()}"
+    )
+    await load.close()
+    return int(bad)
+
+
+def _medians(rows: list[tuple[float, float, int]]) -> tuple[float, float, int]:
+    return statistics.median(r[0] for r in rows), statistics.median(r[1] for r in rows), sum(r[2] for r in rows)
+
+
+def main() -> int:
+    """Read the arguments and run."""
+    parser = argparse.ArgumentParser(description="Valid traffic under attack.", epilog="Example: python -m bench.flood")
+    parser.add_argument("--per-s", type=float, default=60.0, help="valid requests a second")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each stretch")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    given = parser.parse_args()
+    with Stand(**SHIPPED) as stand:
+        return uvloop.run(run(stand, given.per_s, given.seconds, given.rounds))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
