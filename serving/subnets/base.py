@@ -46,7 +46,10 @@ class Route(Protocol):
     hash_fields: Sequence[str]
     """Fields that the legacy body hash covers, in declared order (SDK 8 to 10); empty: the body is unauthenticated."""
     model_order: Sequence[str]
-    """The same fields in the order of the subnet's model, as SDK 6 and 7 hashes them."""
+    """The same fields in the order of the subnet's model, as SDK 6 and 7 hashes them.
+
+    Either order is accepted; where two fields could trade their values, give the declared order here too.
+    """
     monotonic_nonces: bool
     """Whether legacy callers before SDK 7.2 may call; their nonces are monotonic clocks, so they have no window."""
     max_body: int
