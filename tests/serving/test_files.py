@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from serving import files
 from serving.files import StateFile
 from serving.state import RouteTable, write_state
 
@@ -27,7 +26,7 @@ def test_a_replaced_file_takes_effect_at_the_next_look(tmp_path: Path) -> None:
 
 def test_between_two_looks_the_file_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(files.time, "monotonic", lambda: now)
+    monkeypatch.setattr("serving.files.time.monotonic", lambda: now)
     path = tmp_path / "routes.json"
     write_state(path, RouteTable(1, 0.0, {}))
     file = StateFile(path, RouteTable, look_every_s=0.5)
