@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import zlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 from serving.breaker import Breakers
 from serving.call import Call, answer_digest, answer_seed
+from serving.checksum import checksum
 from serving.errors import Refusal
 from serving.estimate import ServiceTimes
 from serving.files import StateFile
@@ -153,7 +153,7 @@ class Answerer:
             call.stages.mark("answer")
             if tried.body is not None:
                 call.role, call.release, call.digest = role, release, tried.digest
-                call.answer_bytes, call.answer_crc = len(tried.body), zlib.crc32(tried.body)
+                call.answer_bytes, call.answer_crc = len(tried.body), checksum(tried.body)
                 self._metrics.release(task.slot, release, role, "ok")
                 self.times.learn(task.slot, time.monotonic() - began)
                 return tried.body
@@ -240,7 +240,7 @@ def _without_model(call: Call, route: Route, task: Task) -> Body:
     tried = try_answer(route, task, {}, legacy=call.dialect == "legacy")
     if tried.body is None:
         raise Refusal(500, "no_valid_answer", "there is no valid answer")
-    call.answer_bytes, call.answer_crc = len(tried.body), zlib.crc32(tried.body)
+    call.answer_bytes, call.answer_crc = len(tried.body), checksum(tried.body)
     return tried.body
 
 

@@ -58,7 +58,10 @@ class TrafficRecord(msgspec.Struct, frozen=True, kw_only=True):
     answer_bytes: int = 0
     """Length of the reply's body."""
     answer_crc: int | None = None
-    """CRC-32 of the reply's body as it went over the wire; None when no answer went out."""
+    """`serving.checksum` of the reply's body as it went over the wire; None when no answer went out.
+
+    Of a streamed one it is the first chunk's, and CRC-32 goes on from there.
+    """
     deadline_s: float = 0.0
     timings_ms: dict[str, float] = msgspec.field(default_factory=dict)
     """Milliseconds by stage; ``total`` is arrival to last byte handed over."""

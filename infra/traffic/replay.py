@@ -17,6 +17,7 @@ from infra.settings import Settings
 from infra.traffic.selection import Wanted, choose
 from infra.traffic.tritons import Places, placed
 from serving.answering import Infers, Tried, try_answer
+from serving.checksum import checksum
 from serving.errors import Refusal
 from serving.records import TrafficRecord
 from serving.subnets.base import Route, Task, streams
@@ -153,11 +154,12 @@ async def again(record: TrafficRecord, release: ReleaseId | None, triton: Infers
     if task.needs_model and triton is None:
         return end("cannot", "release gone", missing or "the record names no release")
     try:
-        tried = await _answer(record, release, triton, route, task)
+        pieces = await _answer(record, release, triton, route, task)
     except TritonFault as fault:
         return end("cannot", "no answer", str(fault))
-    body = bytes(tried.body or b"")
-    why, detail = _difference(record, tried, body, has_model=task.needs_model)
+    body = b"".join(bytes(piece.body or b"") for piece in pieces)
+    made = _joined(pieces, streamed=streams(route))
+    why, detail = _difference(record, made, len(body), has_model=task.needs_model)
     return end("differs" if why else "matched", why, detail, body)
 
 
@@ -172,33 +174,45 @@ def route_of(record: TrafficRecord) -> Route:
 
 async def _answer(
     record: TrafficRecord, release: ReleaseId | None, triton: Infers | None, route: Route, task: Task
-) -> Tried:
+) -> list[Tried]:
+    """What the model and the subnet's code make of the request: one piece, or each chunk of a streamed answer."""
     legacy = record.dialect == "legacy"
     if not task.needs_model or triton is None or release is None:
-        return try_answer(route, task, {}, legacy=legacy)
+        return [try_answer(route, task, {}, legacy=legacy)]
     tensors = {name: unpack(each.dtype, tuple(each.shape), each.data) for name, each in record.tensors.items()}
     if not streams(route):
         outputs = await triton.infer(release, tensors, priority=PRIORITY, timeout_s=TIMEOUT_S)
-        return try_answer(route, task, outputs, legacy=legacy)
-    pieces = [
+        return [try_answer(route, task, outputs, legacy=legacy)]
+    return [
         try_answer(route, task, outputs, legacy=legacy)
         async for outputs in triton.stream(release, tensors, priority=PRIORITY, timeout_s=TIMEOUT_S)
     ]
+
+
+class _Joined(NamedTuple):
+    digest: str
+    crc: int
+    invalid: str | None
+
+
+def _joined(pieces: Sequence[Tried], *, streamed: bool) -> _Joined:
+    """What the record says of a whole answer, from its pieces, as `serving.streaming` adds them up."""
     digest = hashlib.sha256("".join(piece.digest for piece in pieces).encode()).hexdigest()
-    bad = next((piece for piece in pieces if piece.body is None), None)
-    if bad is not None:
-        return bad._replace(digest=digest)
-    return Tried(b"".join(bytes(piece.body or b"") for piece in pieces), "ok", None, digest)
+    invalid = next((piece.reason or "invalid" for piece in pieces if piece.body is None), None)
+    crc = 0
+    for number, piece in enumerate(pieces):
+        crc = zlib.crc32(piece.body or b"", crc) if number else checksum(piece.body or b"")
+    return _Joined(digest if streamed else pieces[0].digest, crc, invalid)
 
 
-def _difference(record: TrafficRecord, tried: Tried, body: bytes, *, has_model: bool) -> tuple[Why, str]:
+def _difference(record: TrafficRecord, made: _Joined, size: int, *, has_model: bool) -> tuple[Why, str]:
     """Why an answer is not the recorded one; empty when it is."""
-    if has_model and tried.digest != record.answer_digest:
-        return "tensors", f"the model gave {tried.digest[:12]}, and {str(record.answer_digest)[:12]} then"
-    if tried.body is None:
-        return "no answer", f"the same tensors are not valid now: {tried.reason}"
-    if len(body) != record.answer_bytes:
-        return "length", f"the reply has {len(body)} bytes, and had {record.answer_bytes}"
-    if record.answer_crc is not None and zlib.crc32(body) != record.answer_crc:
+    if has_model and made.digest != record.answer_digest:
+        return "tensors", f"the model gave {made.digest[:12]}, and {str(record.answer_digest)[:12]} then"
+    if made.invalid is not None:
+        return "no answer", f"the same tensors are not valid now: {made.invalid}"
+    if size != record.answer_bytes:
+        return "length", f"the reply has {size} bytes, and had {record.answer_bytes}"
+    if record.answer_crc is not None and made.crc != record.answer_crc:
         return "checksum", "the reply has other bytes of the same length"
     return "", ""

@@ -64,7 +64,7 @@ async def test_the_bytes_on_the_wire_come_back_in_every_dialect(tmp_path: Path) 
 async def test_a_streamed_answer_comes_back_whole(tmp_path: Path) -> None:
     pairs = await asked(
         tmp_path, callers.legacy("Words", {"x": [1.0, 2.5]}, ("x",)), callers.btauth("/Words", {"x": [3.0]}),
-        tiny_a=doubled_each,
+        callers.btauth("/Long", {"x": [1.0, 2.0, 3.0]}), tiny_a=doubled_each,
     )  # fmt: skip
     for reply, found in pairs:
         made = await remade(found, tiny_a=doubled_each)
