@@ -35,7 +35,17 @@ class Budgets:
         self._db = env.open_db(b"budgets")
 
     def spend(self, sender: PublicKey, now_ns: int) -> None:
-        """Charge one request; raises Refusal (429) with the seconds to wait."""
+        """Charge one request; raises Refusal 429 with the seconds to wait, or 503 when it cannot be written down."""
+        try:
+            over_ns = self._charge(sender, now_ns)
+        except lmdb.Error:
+            raise Refusal(503, "replay_store_down", "the budgets cannot be kept", retry_after=5) from None
+        if over_ns > 0:
+            wait = max(1, ceil(over_ns / 1e9))
+            raise Refusal(429, "over_budget", "too many requests from this hotkey", retry_after=wait)
+
+    def _charge(self, sender: PublicKey, now_ns: int) -> int:
+        """Nanoseconds that the budget is short of; nothing is charged when it is."""
         with self._env.begin(write=True, db=self._db) as txn:
             stored = txn.get(sender)
             full_at = _U64.unpack(stored)[0] if stored is not None else 0
@@ -45,8 +55,7 @@ class Budgets:
             over_ns = full_at - now_ns - self._ahead_ns
             if over_ns <= 0:
                 txn.put(sender, _U64.pack(full_at))
-                return
-        raise Refusal(429, "over_budget", "too many requests from this hotkey", retry_after=max(1, ceil(over_ns / 1e9)))
+            return over_ns
 
 
 @dataclass(order=True, slots=True)

@@ -82,9 +82,9 @@ def test_duties_that_fail_or_hang_stop_no_other(tmp_path: Path) -> None:
         for file in (settings.paths.routes, settings.paths.neurons, settings.paths.prices):
             file.parent.mkdir(exist_ok=True)
             file.write_text("{}")
-        assert sidecar(settings.paths) == "has not looked at hangs yet"
+        assert sidecar(settings) == "has not looked at hangs yet"
         hang.set()
-        until(lambda: sidecar(settings.paths) is None)
+        until(lambda: sidecar(settings) is None)
     finally:
         hang.set()
         stop.set()
@@ -110,13 +110,13 @@ def test_a_change_makes_a_duty_due_at_once() -> None:
 
 def test_a_silent_sidecar_is_not_ready(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
-    assert sidecar(settings.paths) == "has said nothing yet"
+    assert sidecar(settings) == "has said nothing yet"
     settings.paths.run.mkdir()
     old = SidecarState(written_at=1000.0, pid=os.getpid(), duties={})
     (settings.paths.run / "sidecar.json").write_bytes(msgspec.json.encode(old))
-    assert str(sidecar(settings.paths)).startswith("has said nothing for")
+    assert str(sidecar(settings)).startswith("has said nothing for")
     (settings.paths.run / "sidecar.json").write_text('{"written_at": 1000, ')
-    assert sidecar(settings.paths) == "has said nothing yet"
+    assert sidecar(settings) == "has said nothing yet"
 
 
 def test_a_missing_file_is_named_with_the_reason(tmp_path: Path) -> None:
@@ -124,4 +124,4 @@ def test_a_missing_file_is_named_with_the_reason(tmp_path: Path) -> None:
     settings.paths.run.mkdir()
     state = SidecarState(time.time(), os.getpid(), {"routes": Record(failures=1, error="no ledger")})
     (settings.paths.run / "sidecar.json").write_bytes(msgspec.json.encode(state))
-    assert sidecar(settings.paths) == "has not written routes.json yet: routes: no ledger"
+    assert sidecar(settings) == "has not written routes.json yet: routes: no ledger"

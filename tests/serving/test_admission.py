@@ -341,3 +341,16 @@ class Queueing(RuleBasedStateMachine):
 
 Queueing.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestQueueing = Queueing.TestCase
+
+
+def test_a_budget_that_cannot_be_written_down_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.nonces.MAP_BYTES", 64 * 1024)
+    with open_store(tmp_path / "nonces") as env:
+        budgets = Budgets(env, per_s=1.0, burst=5)
+        codes = set()
+        for number in range(3000):
+            try:
+                budgets.spend(PublicKey(number.to_bytes(32, "big")), 10**18)
+            except Refusal as refused:
+                codes.add((refused.status, refused.code))
+        assert codes == {(503, "replay_store_down")}
