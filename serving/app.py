@@ -6,19 +6,18 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from serving.addresses import NOWHERE, Address
 from serving.admission import Admission, Budgets
 from serving.answering import Answerer
 from serving.call import Call, Stages
 from serving.clock import Clock
 from serving.clocks import CallerClocks
-from serving.connections import Connection
 from serving.door import Door
 from serving.errors import Refusal
+from serving.exchange import Exchange
+from serving.identity import Caller
 from serving.metrics import Metrics
 from serving.miners import Miner, Miners, Ping
 from serving.nonces import ReplayStore
@@ -28,7 +27,7 @@ from serving.subnets.base import Body, Route, Task, streams
 from serving.traffic import TrafficWriter
 from serving.wire import dialects, reply
 from serving.wire.body import READ_DEADLINE_S, HungUp, decode, read_body
-from serving.wire.claim import Claim, DialectName, ReadClaim, dialect_of, reads_bt_headers, receiver_named
+from serving.wire.claim import Claim, DialectName, ReadClaim, dialect_of, receiver_named
 from serving.wire.head import Head, read_head
 
 Scope = MutableMapping[str, Any]
@@ -38,43 +37,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 PAUSED_RETRY_S = 60
 HUNG_UP = 499
 """The status in the record of a call whose caller did not wait; nothing goes over the wire."""
-_DRAINABLE = 64 * 1024
-"""Bytes of an unread body that are not worth closing a connection for."""
-
-
-@dataclass(slots=True)
-class Exchange:
-    """One request and what is known of it so far."""
-
-    stages: Stages
-    listed: Sequence[tuple[bytes, bytes]]
-    """Its headers as they came."""
-    connection: Connection | None = None
-    """None where the server is not our own."""
-    address: Address = NOWHERE.address
-    welcome: bool = False
-    """Whether it claims a hotkey that may call."""
-    route: str = "other"
-    head: Head | None = None
-    dialect: DialectName | None = None
-    body_read: bool = False
-    call: Call | None = None
-    out: Outlet | None = None
-    """Where a streamed answer goes."""
-    shadow: tuple[Call, Route, Task] | None = None
-
-    def refused_in(self) -> DialectName | None:
-        """The dialect to refuse it in, which may be plain before it was read."""
-        return self.dialect or ("legacy" if reads_bt_headers(name for name, _ in self.listed) else None)
-
-    def unread(self) -> bool:
-        """Whether a long or endless body is still to come."""
-        if self.body_read or self.head is None:
-            return False
-        declared = self.head.fields.get(b"content-length", b"0")
-        if b"expect" in self.head.fields:  # it waits for leave to send, which it does not get
-            return True
-        return b"transfer-encoding" in self.head.fields or not declared.isdigit() or int(declared) > _DRAINABLE
+DRAINING = Refusal(503, "draining", "this miner is stopping", retry_after=5)
 
 
 class Gateway:
@@ -119,15 +82,11 @@ class Gateway:
         except Aborted as aborted:
             self._break_off(x, aborted)
             return
-        except HungUp:
-            self._hung_up(x)
-            return
-        except asyncio.CancelledError:
-            if x.connection is not None and x.connection.gone:
+        except (HungUp, asyncio.CancelledError) as end:
+            if x.gone or isinstance(end, HungUp):
                 self._hung_up(x)
                 return
-            # the drain's limit is over
-            answer, code = self._refuse(x, Refusal(503, "draining", "this miner is stopping", retry_after=5))
+            answer, code = self._refuse(x, DRAINING)  # the drain's limit is over
         except Exception:
             self.log.exception("the gateway failed", request_id=x.call.request_id if x.call else None)
             answer, code = self._refuse(x, Refusal(500, "internal", "internal error"))
@@ -147,19 +106,19 @@ class Gateway:
     async def road(self, x: Exchange, scope: Scope, receive: Receive, send: Send) -> Body:
         """The body of a 200, or a Refusal. Cheap refusals stand before dear ones, state changes after the signature."""
         x.address = self.door.address(scope)
-        self._check_address(x.address, scope)  # 429
-        head = x.head = read_head(scope)  # 431, 400: size, count, duplicates
-        self._route(x, head)  # 404, 405
+        self._check_address(x)  # 429
+        head = read_head(scope)  # 431, 400: size, count, duplicates
+        self._check_path(x, head)  # 404, 405
         x.dialect = dialect_of(head)  # 400 mixed, 401 unsigned
-        self._not_paused()  # 503
+        self._check_pause()  # 503
         miner = self.miners.named(receiver_named(x.dialect, head))  # 401: for none of our hotkeys
-        route = self._own_route(miner, head)  # 404
+        route = _own_route(miner, head)  # 404
         claim = self.claims[x.dialect](head, miner.hotkey)  # 400, 401: the headers' shape
         x.stages.mark("head")
         caller = miner.identity.welcome(claim.hotkey)  # 403, 401 alias: no crypto yet
-        now_ns = self.wall_ns()
         self.door.junk.reserve(x.address, claim.hotkey)  # 429: too many false claims of this hotkey from here
         x.welcome = True
+        now_ns = self.wall_ns()
         claim.check_fresh(now_ns, route)  # 401
         x.stages.mark("identity")
         body = await read_body(receive, head.fields, route.max_body, self.body_deadline_s)  # 413, 408, 415
@@ -168,47 +127,35 @@ class Gateway:
         claim.check_signature(head, body)  # 401
         x.stages.mark("signature")
         await claim.spend(self.nonces, caller.key, miner.key, now_ns)  # 401 replayed: writes the first state
-        self.door.junk.restore(x.address, claim.hotkey)
-        if x.connection is not None:
-            x.connection.prove()
-        timeout_s = min(claim.timeout or route.max_timeout, route.max_timeout)
-        call = x.call = Call(
-            request_id=f"{self._life}-{next(self._ids):x}", dialect=x.dialect, synapse=route.synapse, caller=caller,
-            at=now_ns / 1e9, subnet_at=self.clock.subnet(), timeout_s=timeout_s, stages=x.stages,
-            receiver=miner.hotkey, netuid=miner.netuid, authenticated=claim.covers(route),
-            deadline=time.monotonic() - x.stages.total_s() + timeout_s - min(1.0, 0.1 * timeout_s),
-        )  # fmt: skip
-        if claim.signed_at is not None:
-            self.callers.add(caller.key, (now_ns - claim.signed_at) / 1e9)
+        self._believe(x, claim)
+        call = x.call = self._call(x, claim, caller=caller, miner=miner, route=route, now_ns=now_ns)
         self.budgets.spend(caller.key, now_ns)  # 429
         x.stages.mark("nonce")
         task = call.task = self._understand(claim, route, body, call)  # 400, 401 body hash
         x.stages.mark("parse")
         if task is None or isinstance(route, Ping):
             return b"{}"
-        for sign in task.drift:
-            self.metrics.drift(route.synapse, sign)
         self.answerer.check(task)  # 503 without a release, or with none that answers at present
         await self.admission.enter(slot=task.slot, stake=caller.stake, deadline=call.deadline)  # 503
         try:
             x.stages.mark("queue")
-            if streams(route):
-                x.out = Outlet(send, scope.get("http_version", "1.1"))
-                await stream_answer(self.answerer, call, route, task, x.out)  # 503, 500, or Aborted
-                return b""
-            answered = await self.answerer.answer(call, route, task)  # 503, 500
+            if not streams(route):
+                answer = await self.answerer.answer(call, route, task)  # 503, 500
+                x.shadow = (call, route, task)
+                return answer
+            x.out = Outlet(send, scope.get("http_version", "1.1"))
+            await stream_answer(self.answerer, call, route, task, x.out)  # 503, 500, or Aborted
+            return b""
         finally:
             self.admission.leave()
-        x.shadow = (call, route, task)
-        return answered
 
-    def _check_address(self, address: Address, scope: Scope) -> None:
-        """Refuse (429) an address that has sent too much junk, but for claims of welcome hotkeys."""
-        if self.door.junk.spent(address) and not self.miners.may_welcome(scope["headers"]):
-            self.door.junk.check(address)
+    def _check_address(self, x: Exchange) -> None:
+        """Refuse an address that has sent too much junk, but for claims of welcome hotkeys."""
+        if self.door.junk.spent(x.address) and not self.miners.may_welcome(x.listed):
+            self.door.junk.check(x.address)
 
-    def _route(self, x: Exchange, head: Head) -> None:
-        """That some miner here has this path."""
+    def _check_path(self, x: Exchange, head: Head) -> None:
+        """Refuse what no miner here has."""
         route = self.miners.routes.get(head.path)
         if route is None:
             raise Refusal(404, "no_route", "no such route")
@@ -216,25 +163,42 @@ class Gateway:
         if head.method != "POST":
             raise Refusal(405, "not_post", "only POST is served here")
 
-    def _not_paused(self) -> None:
+    def _check_pause(self) -> None:
         if self.paused:
             raise Refusal(503, "paused", "this miner is paused", retry_after=PAUSED_RETRY_S)
 
-    def _own_route(self, miner: Miner, head: Head) -> Route | Ping:
-        """The route of the miner that was named; another's may take the same path in another subnet."""
-        route = miner.routes.get(head.path)
-        if route is None:
-            raise Refusal(404, "no_route", "no such route")
-        return route
+    def _believe(self, x: Exchange, claim: Claim) -> None:
+        """The claim was true: it was no junk, and its connection is a validator's."""
+        self.door.junk.restore(x.address, claim.hotkey)
+        if x.connection is not None:
+            x.connection.prove()
+
+    def _call(
+        self, x: Exchange, claim: Claim, *, caller: Caller, miner: Miner, route: Route | Ping, now_ns: int
+    ) -> Call:  # fmt: skip
+        if claim.signed_at is not None:
+            self.callers.add(caller.key, (now_ns - claim.signed_at) / 1e9)
+        timeout_s = min(claim.timeout or route.max_timeout, route.max_timeout)
+        return Call(
+            request_id=f"{self._life}-{next(self._ids):x}", dialect=claim.dialect, synapse=route.synapse,
+            caller=caller, receiver=miner.hotkey, netuid=miner.netuid, authenticated=claim.covers(route),
+            at=now_ns / 1e9, subnet_at=self.clock.subnet(), timeout_s=timeout_s, stages=x.stages,
+            deadline=time.monotonic() - x.stages.total_s() + timeout_s - min(1.0, 0.1 * timeout_s),
+        )  # fmt: skip
 
     def _understand(self, claim: Claim, route: Route | Ping, body: bytes, call: Call) -> Task | None:
         """The task in a body, checked against what was signed; None for a ping."""
         try:
             content = decode(body)
             claim.check_body(route, content)
-            return None if isinstance(route, Ping) else route.parse(content, call.subnet_at)
+            if isinstance(route, Ping):
+                return None
+            task = route.parse(content, call.subnet_at)
         except RecursionError:
             raise Refusal(400, "too_deep", "the body is nested too deeply") from None
+        for sign in task.drift:
+            self.metrics.drift(route.synapse, sign)
+        return task
 
     def _refuse(self, x: Exchange, refused: Refusal) -> tuple[reply.Answer, str]:
         self.metrics.refusal(refused.status, refused.code)
@@ -255,7 +219,7 @@ class Gateway:
             self.log.exception("a stream failed", request_id=x.call.request_id)
         reason = str(aborted)
         if reason == "cancelled":
-            reason = "hung_up" if x.connection is not None and x.connection.gone else "draining"
+            reason = "hung_up" if x.gone else "draining"
         self.traffic.append(x.call.record(200, "aborted", reason))
         self._account(x, "aborted")
         if x.connection is None:  # a server that is not our own closes on an exception, without a last chunk
@@ -281,3 +245,11 @@ class Gateway:
         self.metrics.levels(in_flight=self.admission.in_flight, waiting=self.admission.waiting, lost=self.traffic.lost)
         self.metrics.door(connections=self.door.connections.count, addresses=len(self.door.junk))
         self.metrics.breakers(*self.answerer.breakers.open_ones())
+
+
+def _own_route(miner: Miner, head: Head) -> Route | Ping:
+    """The route of the miner that was named; another's may take the same path in another subnet."""
+    route = miner.routes.get(head.path)
+    if route is None:
+        raise Refusal(404, "no_route", "no such route")
+    return route
