@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -26,7 +27,7 @@ class Server:
     """A real process in Triton's stead, and whether it says that it lives."""
 
     def __init__(self, code: str) -> None:
-        self.process = subprocess.Popen([sys.executable, "-c", code])
+        self.process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
         self.answers = False
         self.now = 1000.0
         self.dog = Watchdog(lambda: self.answers, self.find, lambda: self.now)
@@ -53,10 +54,9 @@ def busy() -> Iterator[Server]:
 
 def served(code: str) -> Iterator[Server]:
     server = Server(code)
-    children = psutil.Process(server.process.pid)
     yield server
-    for process in (*children.children(), children) if server.process.poll() is None else ():
-        process.kill()
+    with contextlib.suppress(ProcessLookupError):  # its child lives on where it was ended alone
+        os.killpg(server.process.pid, signal.SIGKILL)
     server.process.wait()
 
 
