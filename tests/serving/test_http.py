@@ -259,6 +259,14 @@ async def test_false_claims_of_a_validator_from_its_own_address_run_out_before_a
         assert status(await front.say(other)) in {401, 429}
 
 
+async def test_a_long_body_behind_an_early_refusal_is_not_listened_to(tmp_path: Path) -> None:
+    async with opened(tmp_path, FakeTriton(tiny_a=doubled), door=with_door()) as front:
+        head = b"POST /favicon.ico HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"
+        replies = [await front.say(head, b"x" * 1000) for _ in range(4)]
+        assert [status(reply) for reply in replies] == [404, 404, 404, 429]
+        assert all(b"connection: close" in reply for reply in replies)
+
+
 async def test_behind_a_trusted_proxy_each_address_has_books_of_its_own(tmp_path: Path) -> None:
     door = with_door(origins=Origins(["127.0.0.0/8"]))
     async with opened(tmp_path, FakeTriton(tiny_a=doubled), door=door) as front:
