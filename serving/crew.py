@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.acks import Ack, alive, folder_of, living
+from serving.balance import AWAY, Shares
 from serving.clock import replace_file
 from serving.config import GatewayConfig, encode
 
@@ -23,8 +24,11 @@ STABLE_S = 5.0
 LONGEST_PAUSE_S = 5.0
 HUNG_S = 30.0
 """A worker without a beat for so long is killed, and replaced; one that starts has twice the time."""
+DOUBTFUL_S = 3.0
+"""Silence after which it is asked whether the disk takes a beat at all."""
 LONGEST_STEP_S = 0.5
 """A look that comes later than this counts as this much: when the whole machine stood still, no worker is to blame."""
+PROBE_FILE = "probe"
 RESTARTS_FILE = "worker_restarts"
 """Below the run folder: how often workers were started again, kept over the death of a parent."""
 
@@ -36,6 +40,8 @@ class Worker:
     process: subprocess.Popen[bytes]
     started: float
     """Monotonic seconds."""
+    place: int
+    """In the memory that all workers share."""
     beat: float = 0.0
     silent_s: float = 0.0
 
@@ -54,6 +60,7 @@ class Crew:
         """Workers of a parent that was killed; they answer until ours are ready."""
         self._listener = listener
         self._module = module
+        self._shares = Shares.reserve(config.workers)
         self._metrics = metrics
         self._log = log
         self._count = Path(config.run) / RESTARTS_FILE
@@ -101,16 +108,17 @@ class Crew:
         """Start workers until there are as many as wanted, unless they die as soon as they start."""
         now = time.monotonic()
         while len(self.workers) < self.config.workers and now >= self._not_before:
-            self.workers.append(Worker(self._spawn(), now))
+            place = min(set(range(self.config.workers)) - {worker.place for worker in self.workers})
+            self.workers.append(Worker(self._spawn(place), now, place))
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _spawn(self, place: int) -> subprocess.Popen[bytes]:
         packages = str(Path(__file__).resolve().parent.parent)
         path = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH"))))
         fd = self._listener.fileno()
         process = subprocess.Popen(
-            [sys.executable, "-m", self._module, str(fd), str(os.getpid())],
+            [sys.executable, "-m", self._module, *map(str, (fd, os.getpid(), self._shares.fd, place))],
             stdin=subprocess.PIPE,
-            pass_fds=[fd],
+            pass_fds=[fd, self._shares.fd],
             env={**os.environ, "PYTHONPATH": path, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)},
         )
         assert process.stdin is not None
@@ -126,6 +134,7 @@ class Crew:
         now = time.monotonic()
         for worker in [w for w in self.workers if w.process.poll() is not None]:
             self.workers.remove(worker)
+            self._shares.put(worker.place, AWAY)
             self.restarts += 1
             with contextlib.suppress(OSError):  # a full disk is no reason to stop
                 replace_file(self._count, str(self.restarts).encode())
@@ -142,6 +151,8 @@ class Crew:
         if now - self._looked < LONGEST_STEP_S / 2:
             return
         step, self._looked = min(now - self._looked, LONGEST_STEP_S), now
+        if any(worker.silent_s > DOUBTFUL_S for worker in self.workers) and not self._disk_takes_writes():
+            return  # they may be well and unable to say so
         beats = {ack.pid: ack.beat for ack in living(self.folder)}
         for worker in self.workers:
             beat = beats.get(worker.process.pid, 0.0)
@@ -150,6 +161,13 @@ class Crew:
             if worker.silent_s > (HUNG_S if beat else 2 * HUNG_S):
                 self._log.error("worker hangs and is killed", worker=worker.process.pid)
                 worker.process.kill()
+
+    def _disk_takes_writes(self) -> bool:
+        try:
+            replace_file(self._count.with_name(PROBE_FILE), bytes(4096))
+        except OSError:
+            return False
+        return True
 
     def _relieve(self) -> None:
         """Send the left-over workers home once ours are ready."""

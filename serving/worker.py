@@ -98,7 +98,7 @@ def build(config: GatewayConfig, log: Any, connect: Connect = Triton) -> tuple[G
 
 
 async def serve(
-    config: GatewayConfig, listener: socket.socket, log: Any, connect: Connect = Triton,
+    config: GatewayConfig, listener: socket.socket, log: Any, connect: Connect = Triton, *,
     shares: Shares | None = None, place: int = 0,
 ) -> None:  # fmt: skip
     """Answer until SIGTERM or SIGINT; then finish what was admitted, at most `drain_s` seconds.
@@ -202,7 +202,7 @@ def main(connect: Connect = Triton) -> None:
     log = logs.configure("worker", pid=os.getpid(), started=round(time.time(), 3))
     listener = socket.socket(fileno=fd)
     listener.setblocking(False)
-    uvloop.run(serve(config, listener, log, connect, Shares(shared), place))
+    uvloop.run(serve(config, listener, log, connect, shares=Shares(shared), place=place))
 
 
 if __name__ == "__main__":
