@@ -25,7 +25,7 @@ from tests.serving.processes import Running, gateway, until
 
 pytestmark = pytest.mark.slow
 _UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
-_MOUNT = 'mount -t tmpfs -o size=6m tmpfs "$1" && shift && exec "$@"'
+_MOUNT = 'mount -t tmpfs -o size=24m tmpfs "$1" && shift && exec "$@"'
 
 
 def namespaces() -> str | None:
@@ -45,7 +45,7 @@ def triton() -> Iterator[FakeTritonServer]:
 
 
 class SmallDisk:
-    """A gateway whose record, nonces and run folder lie on 6 MB of its own, which this test may fill or lock."""
+    """A gateway whose record, nonces and run folder lie on 24 MB of its own, which this test may fill or lock."""
 
     def __init__(self, running: Running, folder: Path) -> None:
         self.running = running
@@ -92,11 +92,12 @@ def test_fault_disk_full_crashes_nobody_and_is_over_once_there_is_room(disk: Sma
     running = disk.running
     assert still_serves(running)
     disk.fill()
-    statuses = [running.ask(double()).status_code for _ in range(200)]
+    statuses, end = [], time.monotonic() + 35.0  # longer than a worker may say nothing of itself
+    while time.monotonic() < end:
+        statuses.append(running.ask(double()).status_code)
     assert set(statuses) <= {200, 503}  # its nonce needs room; its record may be lost
     disk.empty()
-    until(lambda: still_serves(running))
-    assert all(still_serves(running) for _ in range(20))
+    until(lambda: all(still_serves(running) for _ in range(20)))  # each worker looks for itself
     assert _restarts(running) == 0
     lost = metric(running, "headframe_traffic_lost")
     assert disk.records() + lost >= 21 + statuses.count(200)
@@ -109,9 +110,8 @@ def test_fault_disk_full_does_not_keep_a_killed_worker_from_coming_back(disk: Sm
     os.kill(victim, signal.SIGKILL)
     until(lambda: victim not in running.pids() and len(running.pids()) == running.config.workers)
     disk.empty()
-    until(lambda: still_serves(running))
     running.ready()
-    assert all(still_serves(running) for _ in range(20))
+    until(lambda: all(still_serves(running) for _ in range(20)))
 
 
 def locked(running: Running, *, on: bool) -> None:
