@@ -72,6 +72,7 @@ def test_the_private_port_tells_health_readiness_workers_and_metrics(running: Ru
     assert len(pids) == 2
     assert all(psutil.Process(pid).ppid() == running.process.pid for pid in pids)
     running.ask(legacy("Plain", {"x": [1]}))
+    until(lambda: "headframe_requests_total" in running.get("/metrics").text)  # handed over once a second
     text = running.get("/metrics").text
     for name in (
         "headframe_requests_total", "headframe_stage_seconds_bucket", "headframe_file_age_seconds",
@@ -104,13 +105,12 @@ def test_counters_add_up_over_the_workers(running: Running) -> None:
         return sum(
             float(line.rpartition(" ")[2])
             for line in lines
-            if line.startswith("headframe_requests_total{") and 'outcome="ok"' in line
+            if line.startswith('headframe_requests_total{caller="upper",dialect="btauth",outcome="ok",route="Plain"}')
         )
 
-    before = counted()
     for number in range(40):  # a connection each, so that both workers take some
-        assert running.ask(legacy("Plain", {"x": [number]})).status_code == 200
-    until(lambda: counted() == before + 40)
+        assert running.ask(btauth("/Plain", {"x": [number]})).status_code == 200
+    until(lambda: counted() == 40)
 
 
 def test_log_lines_are_json_with_the_request_id_of_the_record(running: Running) -> None:
