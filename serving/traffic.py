@@ -132,6 +132,11 @@ def read_segment(path: Path) -> list[TrafficRecord]:
     return found
 
 
+def may_hold(path: Path, since: float) -> bool:
+    """Whether a segment was written after `since`, unix s, give or take a file system's clock. Raises OSError."""
+    return path.stat().st_mtime >= since - 1.0
+
+
 def read_records(folder: Path, since: float = 0.0) -> Iterator[TrafficRecord]:
     """Records on this disk that arrived at or after `since` (wall time, unix s), oldest segment first.
 
@@ -139,9 +144,7 @@ def read_records(folder: Path, since: float = 0.0) -> Iterator[TrafficRecord]:
     """
     for path in segments(folder):
         try:
-            if path.stat().st_mtime < since:
-                continue
-            found = read_segment(path)
+            found = read_segment(path) if may_hold(path, since) else []
         except FileNotFoundError:  # removed meanwhile
             continue
         yield from (record for record in found if record.at >= since)

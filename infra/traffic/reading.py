@@ -15,7 +15,7 @@ from infra.traffic.shipping import PREFIX, opened_at, segment_of
 from serving.records import TrafficRecord
 from serving.retention import MARK, Mark
 from serving.segments import segments
-from serving.traffic import read_segment
+from serving.traffic import may_hold, read_segment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ def records(settings: Settings, since: float = 0.0) -> Iterator[TrafficRecord]:
     seen = set()
     for path in segments(settings.paths.traffic):
         try:
-            found = read_segment(path) if path.stat().st_mtime >= since else []
+            found = read_segment(path) if may_hold(path, since) else []
         except FileNotFoundError:  # removed meanwhile: it has a mark
             continue
         seen.add(path.stem)

@@ -14,7 +14,7 @@ from infra.traffic.reading import shipped_records
 from serving.errors import UserError
 from serving.records import TrafficRecord
 from serving.segments import segments
-from serving.traffic import read_segment
+from serving.traffic import may_hold, read_segment
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,9 @@ def choose(settings: Settings, wanted: Wanted) -> Chosen:
     notes: list[str] = []
     local = set()
     for path in reversed(segments(settings.paths.traffic)):
+        oldest = min((record.at for record in found), default=0.0) if len(found) >= limit else wanted.since
         try:
-            records = read_segment(path)
+            records = read_segment(path) if may_hold(path, oldest) else []
         except FileNotFoundError:  # shipped and removed meanwhile
             continue
         local.add(path.stem)
