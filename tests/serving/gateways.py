@@ -64,7 +64,7 @@ class Wall:
 
 def write_routes(
     home: Path, *, stable: str | None, canary: str | None = None, share_bp: int = 0, shadow: str | None = None,
-    fallback: str | None = None, slot: SlotName = SLOT,
+    fallback: str | None = None, slot: SlotName = SLOT, generation: int = 1,
 ) -> None:  # fmt: skip
     """Replace routes.json for one slot."""
 
@@ -75,7 +75,7 @@ def write_routes(
         stable=release(stable), canary=Canary(ReleaseId(canary), share_bp) if canary else None,
         shadow=release(shadow), fallback=release(fallback),
     )  # fmt: skip
-    write_state(home / "routes.json", RouteTable(1, time.time(), {slot: chosen}))
+    write_state(home / "routes.json", RouteTable(generation, time.time(), {slot: chosen}))
 
 
 def write_neurons(home: Path, neurons: list[Neuron] | None = None) -> None:
