@@ -16,6 +16,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving.addresses import NOWHERE
+from serving.cycle import Cycle
 from serving.errors import Refusal
 from serving.wire.claim import reads_bt_headers
 from serving.wire.head import MAX_BYTES, check_framing
@@ -140,12 +141,17 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head = True
         self._head_bytes = 0
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:  # a trailer would pass for a header that was there from the start
             raise Refusal(400, "trailers", "fields after the body are not accepted")
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._in_head, self._in_body, self._framing, self._content = False, True, 0, 0
@@ -153,9 +159,29 @@ class Protocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Refusal(400, "pipelined", "too many requests at once on one connection")
         check_framing(self.parser.get_http_version(), self.url, self.headers)
-        self.scope["headframe.target"] = self.url  # type: ignore[typeddict-unknown-key]
-        self.scope["headframe.connection"] = self  # type: ignore[typeddict-unknown-key]
-        super().on_headers_complete()
+        answering, self.cycle = self.cycle, self._begin()
+        if answering is None or answering.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _begin(self) -> Cycle:
+        """The request whose head is whole, as what the gateway reads of an ASGI scope."""
+        version = self.parser.get_http_version()
+        path, _, query = self.url.partition(b"?")
+        scope: dict[str, Any] = {
+            "type": "http", "http_version": version, "method": self.parser.get_method().decode("ascii"),
+            "raw_path": path, "query_string": query, "headers": self.headers, "client": self.client,
+            "headframe.target": self.url, "headframe.connection": self,
+        }  # fmt: skip
+        return Cycle(
+            scope=scope,  # type: ignore[arg-type]
+            transport=self.transport, flow=self.flow, logger=self.logger, access_logger=self.access_logger,
+            access_log=False, default_headers=self.server_state.default_headers, message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(), on_response=self.on_response_complete,
+        )  # fmt: skip
 
     def on_body(self, body: bytes) -> None:
         self._content += len(body)
