@@ -13,7 +13,8 @@ from bench.fuzzing.bodies import hashed_values
 from bench.stand import Wire
 from bench.stand.stand import MINER, VALIDATORS, hotkey
 
-_REFUSALS = frozenset({400, 401, 403, 404, 405, 408, 413, 415, 429, 431, 503})
+_REFUSALS = frozenset({400, 401, 403, 404, 405, 408, 413, 415, 417, 429, 431, 503, 505})
+"""503 by the gateway's own rules; 505 is about the caller's version of HTTP."""
 _LONGEST_REFUSAL = 700
 _WINDOW_NS = 700 * 10**9
 _SIGNATURES = (b"bt_header_dendrite_signature", b"x-bittensor-signature")
@@ -60,11 +61,12 @@ class Judge:
             return f"status {reply.status}"
         if reply.headers.get(b"content-type") != b"application/json":
             return "not application/json"
-        marked, legacy = reply.headers.get(b"bt_header_axon_status_code"), _SIGNATURES[0] in sent.lower()
-        if marked != (b"%d" % reply.status if legacy else None) and (marked is not None or reply.status == 200):
+        marked = reply.headers.get(b"bt_header_axon_status_code")
+        if marked not in (None, b"%d" % reply.status) or (marked is not None and b"bt_header_" not in sent.lower()):
             return "bt headers do not fit the dialect or the status"
         if reply.status == 200:
-            return None
+            fits = (marked is not None) == (_SIGNATURES[0] in sent.lower())
+            return None if fits else "bt headers do not fit the dialect"
         if reply.status in {429, 503} and not reply.headers.get(b"retry-after", b"").isdigit():
             return f"{reply.status} without Retry-After"
         return None if reply.bodyless else _message_fault(reply)
