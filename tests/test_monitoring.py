@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, Metric
 
+from serving.clocks import OwnClock
 from serving.metrics import Metrics
 from serving.private import ParentMetrics
 from serving.readiness import Readiness, State
 from serving.retention import Keeper
+from serving.state import ClockSkew, write_state
 from serving.traffic_metrics import TrafficMetrics
 from tests.serving.processes import config_of
 
@@ -23,8 +26,10 @@ def told(home: Path) -> dict[str, set[str]]:
     """Every metric as Prometheus sees it, with its labels."""
     registry = CollectorRegistry()
     Metrics(registry)
-    config = config_of(home, "127.0.0.1:1")
+    config = config_of(home, "127.0.0.1:1", skew=str(home / "clock-skew.json"))
+    write_state(home / "clock-skew.json", ClockSkew(time.time(), 0.1, 3, 3))
     families: list[Metric] = list(ParentMetrics(Readiness(config, State())).collect())
+    families += OwnClock(config).collect()
     families += TrafficMetrics(Keeper(home / "traffic", cap_bytes=1, keep_s=1.0, ship=True), None).collect()
     found = {family.name + ("_total" if isinstance(family, CounterMetricFamily) else ""): family for family in families}
     labels = {name: set(getattr(family, "_labelnames", ())) for name, family in found.items()}
