@@ -38,7 +38,7 @@ def too_short(tensors: Tensors) -> Tensors:
 
 
 def raising(tensors: Tensors) -> Tensors:
-    raise RuntimeError("line one\nline two \u00e9 /home/miner/secret.py")
+    raise RuntimeError("line one\nline two \u00e9 ~miner/secret.py")
 
 
 BAD: dict[str, Model] = {

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from serving.errors import Refusal
 from serving.state import PriceBook
 from serving.subnets.base import Inputs, Route, Subnet, Task, Tensors
-from serving.types import NetUid, Seconds, SlotName, UnixSeconds
+from serving.types import Body, NetUid, Seconds, SlotName, UnixSeconds
 
 SLOT = SlotName("tiny")
 
@@ -54,7 +54,7 @@ class Double:
             return "not finite"
         return None if len(answer) == len(task.request) else "wrong length"
 
-    def reply(self, task: Task, answer: Any, *, legacy: bool) -> bytes:
+    def reply(self, task: Task, answer: Any, *, legacy: bool) -> Body:
         return msgspec.json.encode({"x": task.request, "y": answer} if legacy else {"y": answer})
 
     def _numbers(self, body: dict[str, Any]) -> list[float]:
