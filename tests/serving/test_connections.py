@@ -73,6 +73,13 @@ def test_in_a_full_house_the_newest_of_the_heaviest_makes_room() -> None:
     assert not any(each.dropped for each in (*light, newcomer))
 
 
+def test_newcomers_in_one_breath_close_one_each() -> None:
+    house = Connections(total=5, per_address=100)
+    heavy = [Caller(house, A) for _ in range(5)]
+    assert [Caller(house, address).verdict for address in (B, C)] == ["", ""]
+    assert [each.dropped for each in heavy] == [False, False, False, True, True]
+
+
 def test_proven_connections_are_never_closed_for_another() -> None:
     house = Connections(total=3, per_address=100)
     proven = [Caller(house, A) for _ in range(3)]
