@@ -53,9 +53,10 @@ class Flips(threading.Thread):
         self._enough = threading.Event()
 
     def run(self) -> None:
-        """Never overtakes itself: a rollout that takes long delays the next flip."""
-        forward = True
-        while not self._enough.wait(self._every_s):
+        """Never overtakes itself: after a rollout that takes longer than a turn the next flip follows at once."""
+        forward, due = True, time.monotonic() + self._every_s
+        while not self._enough.wait(max(0.0, due - time.monotonic())):
+            due += self._every_s
             for slot, release in self._seconds.items():
                 try:
                     self._forward(slot, release) if forward else self._back(slot)
