@@ -121,7 +121,8 @@ class Gateway:
         now_ns = self.wall_ns()
         claim.check_fresh(now_ns, route)  # 401
         x.stages.mark("identity")
-        body = await read_body(receive, head.fields, route.max_body, self.body_deadline_s)  # 413, 408, 415
+        arrived = scope.get("headframe.arrived")
+        body = await read_body(receive, head.fields, route.max_body, self.body_deadline_s, arrived)  # 413, 408, 415
         x.body_read = True
         x.stages.mark("body")
         claim.check_signature(head, body)  # 401

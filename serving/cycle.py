@@ -20,6 +20,13 @@ class Cycle(RequestResponseCycle):
 
     _head: bytes | None = None
 
+    def arrived(self) -> bytes | None:
+        """The whole body, if all of it is here; for whoever has not called `receive`."""
+        if self.more_body or self.disconnected:
+            return None
+        self.flow.resume_reading()  # so that a caller who hangs up is noticed
+        return bytes(self.body)
+
     async def send(self, message: Any) -> None:
         """A start, then one body or several; nothing goes out once the caller is gone."""
         if self.flow.write_paused and not self.disconnected:

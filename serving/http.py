@@ -175,13 +175,15 @@ class Protocol(HttpToolsProtocol):
             "raw_path": path, "query_string": query, "headers": self.headers, "client": self.client,
             "headframe.target": self.url, "headframe.connection": self,
         }  # fmt: skip
-        return Cycle(
+        cycle = Cycle(
             scope=scope,  # type: ignore[arg-type]
             transport=self.transport, flow=self.flow, logger=self.logger, access_logger=self.access_logger,
             access_log=False, default_headers=self.server_state.default_headers, message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
             keep_alive=version != "1.0" and self.parser.should_keep_alive(), on_response=self.on_response_complete,
         )  # fmt: skip
+        scope["headframe.arrived"] = cycle.arrived
+        return cycle
 
     def on_body(self, body: bytes) -> None:
         self._content += len(body)

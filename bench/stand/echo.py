@@ -45,7 +45,7 @@ class Echo:
 
     def check(self, task: Task, answer: Any) -> str | None:
         """The same numbers, or the gateway mixed two requests up."""
-        return None if np.array_equal(answer, task.request) else "these are not the numbers that were sent"
+        return None if answer.tolist() == task.request else "these are not the numbers that were sent"
 
     def restore(self, recorded: bytes, now: UnixSeconds) -> Task:
         """The task behind its recorded spelling."""
@@ -59,10 +59,10 @@ class Echo:
 
 def _numbers(body: dict[str, Any]) -> list[float]:
     x = body.get("x")
-    if not isinstance(x, list) or len(x) > 1000 or not all(type(value) in (int, float) for value in x):
+    if not isinstance(x, list) or len(x) > 1000 or not set(map(type, x)) <= {int, float}:
         raise Refusal(400, "bad_input", "x is not a list of at most 1000 numbers")
     try:
-        return [float(value) for value in x]
+        return list(map(float, x))
     except OverflowError:
         raise Refusal(400, "bad_input", "x holds a number that is too large") from None
 

@@ -7,6 +7,8 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NoReturn
 
+import msgspec
+
 from serving.errors import Refusal
 
 READ_DEADLINE_S = 30.0
@@ -18,14 +20,21 @@ class HungUp(Exception):
 
 
 async def read_body(
-    receive: Receive, fields: Mapping[bytes, bytes], limit: int, deadline_s: float = READ_DEADLINE_S
-) -> bytes:
-    """The whole body; raises Refusal 413 (longer than `limit` bytes), 408 (slow), 415 (compressed), or HungUp."""
+    receive: Receive, fields: Mapping[bytes, bytes], limit: int, deadline_s: float = READ_DEADLINE_S,
+    arrived: Callable[[], bytes | None] | None = None,
+) -> bytes:  # fmt: skip
+    """The whole body; raises Refusal 413 (longer than `limit` bytes), 408 (slow), 415 (compressed), or HungUp.
+
+    `arrived` gives the body if all of it is here already, as it mostly is; then no clock is set.
+    """
     if fields.get(b"content-encoding", b"identity").lower() != b"identity":
         raise Refusal(415, "compressed", "compressed bodies are not accepted")
     declared = fields.get(b"content-length")
     if declared is not None and (len(declared) > 12 or not declared.isdigit() or int(declared) > limit):
         raise Refusal(413, "body_too_large", f"the body is longer than {limit} bytes")
+    whole = arrived() if arrived is not None else None
+    if whole is not None:
+        return _within(whole, limit)
     try:
         async with asyncio.timeout(deadline_s):
             message = await receive()
@@ -50,11 +59,23 @@ def _within(body: bytes | bytearray, limit: int) -> bytes:
 
 
 def decode(body: bytes) -> dict[str, Any]:
-    """A JSON object, read once and strictly; raises Refusal (400).
+    """A JSON object, read strictly; raises Refusal (400).
 
     Python's own reader, because legacy hashes are over Python values; refused are NaN and infinities, duplicate keys,
-    lone surrogates, too deep a nesting, and anything but an object at the top.
+    lone surrogates, too deep a nesting, and anything but an object at the top. What msgspec finds nothing wrong with
+    can only have a key twice; the rest is read again with a hook for each number, to say what is wrong.
     """
+    try:
+        _judge(body)
+        value = _quick.decode(body.decode("utf-8"))
+    except (ValueError, RecursionError):
+        value = _strictly(body)
+    if not isinstance(value, dict):
+        raise Refusal(400, "not_an_object", "the body is not a JSON object")
+    return value
+
+
+def _strictly(body: bytes) -> Any:
     try:
         text = body.decode("utf-8")
         value = _decoder.decode(text)
@@ -66,8 +87,6 @@ def decode(body: bytes) -> dict[str, Any]:
         raise Refusal(400, "too_deep", "the body is nested too deeply") from None
     except ValueError:
         raise Refusal(400, "bad_json", "the body is not JSON") from None
-    if not isinstance(value, dict):
-        raise Refusal(400, "not_an_object", "the body is not a JSON object")
     return value
 
 
@@ -89,4 +108,6 @@ def _number(text: str) -> float:
     return value
 
 
+_judge = msgspec.json.Decoder().decode
+_quick = json.JSONDecoder(object_pairs_hook=_object)
 _decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_number)

@@ -90,3 +90,14 @@ async def test_nothing_goes_out_to_a_caller_that_is_gone() -> None:
     made.disconnected = True
     await made.send({"type": "http.response.body", "body": b"x"})
     assert transport.writes == []
+
+
+async def test_a_body_has_arrived_once_its_end_is_here() -> None:
+    made = cycle(Transport())
+    made.body += b"ab"
+    assert made.arrived() is None
+    made.body += b"c"
+    made.more_body = False
+    assert made.arrived() == b"abc"
+    made.disconnected = True
+    assert made.arrived() is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import math
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -136,3 +137,29 @@ def test_what_python_writes_is_read_back(value: dict[str, Any]) -> None:
     except UnicodeEncodeError:
         return
     assert decode(json.dumps(value).encode()) == value
+
+
+@given(
+    st.from_regex(
+        r"-?(0|[1-9][0-9]{0,400})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,4})?", fullmatch=True, alphabet="0123456789.eE+-"
+    )
+)
+def test_any_number_is_pythons_own_or_not_finite(text: str) -> None:
+    value = json.loads(text)
+    if value in (math.inf, -math.inf):
+        with pytest.raises(Refusal) as refused:
+            decode(b'{"x":%b}' % text.encode())
+        assert refused.value.code == "not_finite"
+    else:
+        assert repr(decode(b'{"x":%b}' % text.encode())["x"]) == repr(value)
+
+
+async def test_a_body_that_is_here_already_is_taken_without_waiting_and_within_its_limit() -> None:
+    async def never() -> MutableMapping[str, Any]:
+        raise AssertionError("read")
+
+    assert await read_body(never, {}, 3, arrived=lambda: b"abc") == b"abc"
+    assert await read_body(arriving(b"abc"), {}, 3, arrived=lambda: None) == b"abc"
+    with pytest.raises(Refusal) as refused:
+        await read_body(never, {}, 2, arrived=lambda: b"abc")
+    assert refused.value.status == 413
