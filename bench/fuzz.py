@@ -40,13 +40,16 @@ class Watch(threading.Thread):
     def __init__(self, stand: Stand, client: Client) -> None:
         super().__init__(name="watch", daemon=True)
         self.samples: list[tuple[int, float]] = []
-        """Requests sent, and megabytes."""
+        """Requests sent, and megabytes of the processes' own."""
+        self.mapped = 0.0
+        """Megabytes of mapped files, at last."""
         self._stand, self._client = stand, client
         self._done = threading.Event()
 
     def run(self) -> None:
         while not self._done.wait(SAMPLE_S):
-            self.samples.append((self._client.sent, self._stand.memory() / 1e6))
+            own, self.mapped = (size / 1e6 for size in self._stand.memory())
+            self.samples.append((self._client.sent, own))
 
     def stop(self) -> None:
         """No more samples."""
@@ -97,6 +100,7 @@ def run(seed: int, requests: int, seconds: float) -> int:
     if watch.samples:
         first, last = watch.samples[0][1], watch.samples[-1][1]
         console.print(f"memory {first:.0f} to {last:.0f} MB; second half {slope:+.2f} MB per 100,000 requests")
+        console.print(f"mapped files, the replay store above all, {watch.mapped:.0f} MB at the end")
     console.print(f"open files {leaked:+d}, worker restarts {restarts}")
     found = [f"{count} x {what}" for what, count in client.seen.violations.most_common()]
     found += [f"{restarts} worker restarts"] * bool(restarts)

@@ -148,6 +148,7 @@ def as_wire(sent: bytes) -> Wire | None:
     if not end:
         return None
     line, *lines = head.split(b"\r\n")
+    line = b" ".join(line.split())  # blanks too many are passed over by some servers
     headers = tuple((name, value.strip(b" \t")) for name, _, value in (each.partition(b":") for each in lines))
     length = next((value for name, value in headers if name.lower() == b"content-length"), None)
     return Wire(line, headers, rest if length is None or not length.isdigit() else rest[: int(length)])

@@ -151,9 +151,18 @@ class Stand:
         parent = psutil.Process(self._gateway.pid)
         return [parent, *parent.children(recursive=True)]
 
-    def memory(self) -> int:
-        """Bytes of the gateway's processes, shared pages counted once (PSS)."""
-        return sum(process.memory_full_info().pss for process in self.processes())
+    def memory(self) -> tuple[int, int]:
+        """Bytes of the gateway's processes, shared pages counted once: their own, and those of files they map.
+
+        The replay store is a mapped file; it holds what its window holds, and is not a process's to give back.
+        """
+        own = mapped = 0
+        for process in self.processes():
+            facts = Path(f"/proc/{process.pid}/smaps_rollup").read_text().split("\n")
+            kilobytes = {line.partition(":")[0]: int(line.split()[1]) for line in facts[1:] if line}
+            own += kilobytes["Pss_Anon"] * 1024
+            mapped += kilobytes["Pss_File"] * 1024
+        return own, mapped
 
     def open_files(self) -> int:
         """Open file descriptors of the gateway's processes."""
