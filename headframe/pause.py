@@ -77,7 +77,9 @@ def _seen(settings: Settings, *, paused: bool) -> tuple[int, list[int]]:
 
 
 def _told(workers: int) -> str:
-    return f"In force in {workers} workers." if workers else "No gateway runs; the next one will know."
+    if not workers:
+        return "No gateway runs; the next one will know."
+    return f"In force in {workers} worker{'s' if workers > 1 else ''}."
 
 
 def _exit(late: list[int]) -> None:

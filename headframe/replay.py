@@ -81,8 +81,12 @@ def _run(settings: Settings, wanted: Wanted, release: str | None, out: Path | No
     from infra.traffic.replay import replay as run
 
     def keep(made: Remade) -> None:
-        if out is not None:
+        if out is None:
+            return
+        try:
             out.write_bytes(made.body)
+        except OSError as error:
+            raise UserError(f"the reply cannot be written to {out}: {error.strerror}") from None
 
     columns = (
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from infra.settings import Settings
 
-_SECRET = frozenset({"s3.secret_key"})
+_SECRET = frozenset({"s3.secret_key", "prices.pyth_api_key"})
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
 
 
@@ -37,7 +37,7 @@ def effective(settings: Settings) -> list[Setting]:
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

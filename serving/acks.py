@@ -102,8 +102,9 @@ def recent(folder: Path, now: float | None = None) -> list[Ack]:
 
     For a reader that may not see the workers' processes, such as one in another container.
     """
-    now = time.monotonic() if now is None else now
-    return [ack for ack in _read(folder) if 0 <= now - ack.beat < SILENT_S]
+    said = list(_read(folder))
+    now = time.monotonic() if now is None else now  # after reading: a beat from the future is from before a reboot
+    return [ack for ack in said if 0 <= now - ack.beat < SILENT_S]
 
 
 def alive(ack: Ack) -> bool:

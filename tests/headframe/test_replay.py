@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 from headframe.cli import build
 from headframe.replay import _moment
 from infra.traffic import replay as core
-from infra.traffic.replay import Replayed, Report
+from infra.traffic.replay import Remade, Replayed, Report
 from serving.errors import UserError
 
 
@@ -38,6 +39,17 @@ def test_one_file_takes_one_reply() -> None:
     assert isinstance(done.exception, UserError)
     assert done.exception.exit_code == 2
     assert "--request-id" in str(done.exception)
+
+
+def test_a_reply_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*args: Any, keep: Any, **options: Any) -> None:
+        keep(Remade(Replayed("a-1", 1.0, "synth-low", "legacy", "synth-low-0123456789ab", "matched", "", "", 2), b"{}"))
+
+    monkeypatch.setattr(core, "replay", run)
+    out = tmp_path / "missing" / "body"
+    done = CliRunner().invoke(build(), ["replay", "--request-id", "a-1", "--out", str(out)])
+    assert isinstance(done.exception, UserError)
+    assert str(done.exception) == f"the reply cannot be written to {out}: No such file or directory"
 
 
 def test_an_empty_record_is_inconclusive() -> None:

@@ -23,9 +23,15 @@ def test_each_setting_tells_who_set_it(tmp_path: Path, monkeypatch: pytest.Monke
     assert rows["profile"] == ("local", "default")
     assert rows["s3.secret_key"] == ("****", str(file))
     assert "pass" not in str(rows["ledger_url"])
+    assert rows["gateway.schemes"] == ({}, "default")
 
 
 def test_no_secret_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADFRAME_CONFIG", "nowhere.toml")
+    monkeypatch.setenv("HEADFRAME_PRICES__PYTH_API_KEY", "bearer-of-mine")
+    monkeypatch.setenv("HEADFRAME_GATEWAY__REDIS_URL", "rediss://:geheim@redis:6379/0")
     settings = load_settings()
-    assert settings.s3.secret_key not in str(effective(settings))
+    shown = str(effective(settings))
+    for secret in (settings.s3.secret_key, "bearer-of-mine", "geheim"):
+        assert secret not in shown
+    assert "rediss://:****@redis:6379/0" in shown

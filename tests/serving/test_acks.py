@@ -5,8 +5,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,6 +104,19 @@ def test_who_speaks_no_more_is_left_out_by_a_reader_that_sees_no_processes(tmp_p
         write(folder, Ack(pid=pid, begun=0, parent=1, beat=beat, routes=9, drained=generation))
     (folder / "5.json").write_bytes(b'{"pid":')
     assert [(ack.pid, ack.drained) for ack in recent(folder, now)] == [(1, 8), (2, 6)]
+
+
+def test_a_beat_while_the_others_are_read_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of(tmp_path)
+    write(folder, Ack(pid=1, begun=0, parent=1, beat=0.0, routes=9, drained=8))
+    decode = msgspec.json.decode
+
+    def late(data: bytes, *, type: Any) -> Ack:
+        ack: Ack = decode(data, type=type)
+        return msgspec.structs.replace(ack, beat=time.monotonic())
+
+    monkeypatch.setattr(msgspec.json, "decode", late)
+    assert [ack.pid for ack in recent(folder)] == [1]
 
 
 def write(folder: Path, ack: Ack) -> None:
