@@ -138,6 +138,7 @@ class Admission:
 
     def _join(self, waiter: _Waiter) -> None:
         """Into the queue, at somebody's cost if it is full; raises Refusal where that is the newcomer's own."""
+        self._queue = [other for other in self._queue if not other.place.done()]  # some left in this very breath
         ahead = bisect(self._queue, waiter)
         if self._clock() + self._wait_s(ahead) > waiter.start_by:
             raise self._too_late()

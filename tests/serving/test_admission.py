@@ -156,6 +156,18 @@ async def test_a_caller_who_hangs_up_frees_its_place() -> None:
     assert (rooms.admission.in_flight, rooms.admission.waiting) == (0, 0)
 
 
+async def test_a_newcomer_to_a_full_queue_takes_the_seat_of_who_hung_up_in_the_same_breath() -> None:
+    rooms = Rooms(Admission(in_flight=1, waiting=1))
+    await rooms.come("in")
+    await rooms.come("leaves", stake=1)
+    newcomer = asyncio.create_task(rooms.come("stays", stake=9))
+    await asyncio.sleep(0)  # its own task is made, and takes its first step behind the one that is ended
+    await rooms.hang_up("leaves")
+    await newcomer
+    await rooms.leave("in")
+    assert (rooms.entered, rooms.refused) == (["in", "stays"], {})
+
+
 def taught(seconds: float, now: float | None = None) -> ServiceTimes:
     """Times that have seen answers of `seconds`."""
     times = ServiceTimes() if now is None else ServiceTimes(clock=lambda: now)
