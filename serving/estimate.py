@@ -23,7 +23,7 @@ class _Average:
     at: float = 0.0
 
     def add(self, seconds: float, now: float) -> None:
-        self.count += 1
+        self.count = self.count + 1 if now - self.at < FRESH_S else 1
         self.mean += (seconds - self.mean) * max(WEIGHT, 1 / self.count)
         self.at = now
 

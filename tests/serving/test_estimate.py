@@ -33,6 +33,16 @@ def test_too_little_and_too_old_says_nothing() -> None:
     assert taught.times.of(SLOT) is taught.times.of_any() is None
 
 
+def test_a_slow_spell_long_ago_does_not_weigh_on_what_is_learnt_anew() -> None:
+    taught = Taught()
+    taught.learn(*[50.0] * 20)
+    taught.now += FRESH_S
+    taught.learn(1.0)
+    assert taught.times.of(SLOT) is taught.times.of_any() is None
+    taught.learn(*[1.0] * (LEAST - 1))
+    assert taught.times.of(SLOT) == taught.times.of_any() == 1.0
+
+
 def test_the_mean_of_the_first_and_then_mostly_of_the_last() -> None:
     taught = Taught()
     taught.learn(1.0, 2.0, 3.0)
