@@ -136,7 +136,7 @@ class Answerer:
             except ServerDown:
                 break
             except TooLate:
-                self.breakers.late(release, time.monotonic() - began, self.times.of(task.slot))
+                self.breakers.late(release, time.monotonic() - began, self.times.usual(task.slot))
                 self.times.late(task.slot, time.monotonic() - began)
                 call.role, call.release = role, release  # whose fault it was stands in the record
                 self._metrics.release(task.slot, release, role, "late")

@@ -127,7 +127,7 @@ class Breakers:
         self.of(release).good()
 
     def late(self, release: ReleaseId, waited_s: float, usual_s: float | None) -> None:
-        """Nothing came for `waited_s`, where an answer takes `usual_s` of late, if that is known."""
+        """Nothing came for `waited_s`, where the last answers took `usual_s`, if there were any."""
         if waited_s < max(LEAST_WAIT_S, 2.0 * (usual_s or 0.0)):
             return
         self.of(release).bad()

@@ -42,9 +42,15 @@ class ServiceTimes:
         self._clock = clock
         self._slots: dict[SlotName, _Average] = {}
         self._all = _Average()
+        self._answers: dict[SlotName, float] = {}
 
     def learn(self, slot: SlotName, seconds: float) -> None:
         """An answer took that long."""
+        usual = self._answers.get(slot, seconds)
+        self._answers[slot] = usual + (seconds - usual) * WEIGHT
+        self._add(slot, seconds)
+
+    def _add(self, slot: SlotName, seconds: float) -> None:
         now = self._clock()
         self._slots.setdefault(slot, _Average()).add(seconds, now)
         self._all.add(seconds, now)
@@ -53,7 +59,11 @@ class ServiceTimes:
         """An answer would have taken longer than that: news only where it is more than was thought."""
         known = self._slots.get(slot)
         if known is not None and known.count and seconds > known.mean:
-            self.learn(slot, seconds)
+            self._add(slot, seconds)
+
+    def usual(self, slot: SlotName) -> float | None:
+        """Seconds that this slot's last answers took, however long ago, and whatever came too late since."""
+        return self._answers.get(slot)
 
     def of(self, slot: SlotName) -> float | None:
         """Seconds that an answer of this slot takes; None when too little, or nothing new, is known."""

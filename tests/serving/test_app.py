@@ -241,6 +241,22 @@ async def test_while_nothing_answers_requests_are_refused_at_once_and_one_at_a_t
     assert [(await gateway.ask(double())).status for _ in range(2)] == [200, 200]
 
 
+async def test_callers_in_more_of_a_hurry_than_the_model_open_no_breaker(
+    box: MakeBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.breaker.LEAST_WAIT_S", 0.0)
+    triton = FakeTriton(tiny_a=doubled)
+    gateway = box(triton)
+    for _ in range(3):
+        gateway.answerer.times.learn(SLOT, 3.0)
+    gateway.answerer.times._slots.clear()  # a while ago
+    triton.models["tiny-a"] = TooLate("too_late")
+    for _ in range(2 * FAILURES):
+        assert (await gateway.ask(double(timeout="1.5"))).message == "the model did not answer in time"
+    triton.models["tiny-a"] = doubled
+    assert (await gateway.ask(double())).status == 200
+
+
 async def test_a_server_that_stays_away_is_asked_by_one_at_a_time(
     box: MakeBox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

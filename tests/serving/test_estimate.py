@@ -69,3 +69,15 @@ def test_a_time_out_teaches_only_what_is_longer_than_was_thought() -> None:
     assert taught.times.of(SLOT) == 1.0
     taught.times.late(SLOT, 9.0)
     assert taught.times.of(SLOT) == pytest.approx(2.0)
+
+
+def test_what_answers_usually_take_is_known_for_ever_and_time_outs_do_not_change_it() -> None:
+    taught = Taught()
+    assert taught.times.usual(SLOT) is None
+    taught.learn(*[3.0] * 5)
+    taught.now += 100 * FRESH_S
+    for _ in range(20):
+        taught.times.late(SLOT, 50.0)
+    assert taught.times.usual(SLOT) == 3.0
+    taught.learn(*[1.0] * 40)
+    assert taught.times.usual(SLOT) == pytest.approx(1.0, abs=0.05)
