@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from serving.errors import UserError
 
+_UNKNOWN = "there is no such setting; 'headframe config' lists them all"
+
 
 def build() -> typer.Typer:
     """The whole command, verbs registered."""
@@ -47,6 +49,6 @@ def main() -> None:
     except ValidationError as error:
         for problem in error.errors():
             where = ".".join(str(part) for part in problem["loc"])
-            said = problem["msg"].removeprefix("Value error, ")
+            said = _UNKNOWN if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
             print(f"headframe: setting {where}: {said}" if where else f"headframe: {said}", file=sys.stderr)
         sys.exit(2)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headframe.miners import miner_specs
-from infra.settings import Settings, load_settings
+from infra.settings import Ports, Settings, load_settings
 from serving.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,13 +42,27 @@ def serve(
     run(config, None if listen_fd is None else take_over(listen_fd, config.port))
 
 
-def gateway_config(settings: Settings, *, workers: int | None = None) -> GatewayConfig:
-    """What the gateway is told, from the settings; raises UserError for what is missing."""
+def vet(settings: Settings) -> None:
+    """Refuse (UserError) settings that no gateway could start on, before a port is chosen or a part is started."""
+    from infra.ports import read_ports
+    from serving.checks import check_told
+
+    stand_ins = {name: number for number, name in enumerate(Ports.model_fields, start=1)}
+    check_told(gateway_config(settings, ports=stand_ins | read_ports(settings.paths.ports)))
+
+
+def gateway_config(
+    settings: Settings, *, workers: int | None = None, ports: Mapping[str, int] | None = None
+) -> GatewayConfig:
+    """What the gateway is told, from the settings; raises UserError for what is missing.
+
+    `ports` are those chosen for this home, which are looked up where they are not given.
+    """
     from infra.ports import endpoints, need, read_ports
     from serving.config import GatewayConfig
 
     gateway, paths = settings.gateway, settings.paths
-    known = read_ports(paths.ports)
+    known = read_ports(paths.ports) if ports is None else ports
     local = settings.profile == "local"
 
     def port(name: str) -> int:
@@ -63,7 +78,7 @@ def gateway_config(settings: Settings, *, workers: int | None = None) -> Gateway
         bind=settings.bind,
         private_bind=gateway.private_bind,
         workers=workers or gateway.workers,
-        triton=need(endpoints(settings).triton_grpc, "Triton"),
+        triton=need(endpoints(settings, known).triton_grpc, "Triton"),
         routes=str(paths.routes),
         prices=str(paths.prices),
         traffic=str(paths.traffic),

@@ -76,10 +76,12 @@ def up(as_json: AsJson = False) -> None:
     In profile local an empty slot gets the reference miner's model, so that every route answers from the start.
     """
     from headframe.flow_runs import fill_empty_slots
+    from headframe.serve import vet
     from infra.settings import load_settings
     from infra.stack.lifecycle import up as bring_up
 
     settings = load_settings()
+    vet(settings)
     with _watch() as board:
         done = bring_up(settings, board.tell)
     if settings.profile == "local":

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from infra.settings import Settings
+from infra.settings import Settings, settings_file
 
 _SECRET = frozenset({"s3.secret_key", "prices.pyth_api_key"})
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
@@ -26,7 +26,7 @@ class Setting(NamedTuple):
 
 def effective(settings: Settings) -> list[Setting]:
     """Every setting in force."""
-    file = Path(os.environ.get("HEADFRAME_CONFIG", "headframe.toml"))
+    file = settings_file()
     said = tomllib.loads(file.read_text()) if file.is_file() else {}
     variables = {name.upper(): name for name, value in os.environ.items() if value}
     return [

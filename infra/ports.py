@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,9 +101,13 @@ class Endpoints:
     s3: str | None
 
 
-def endpoints(settings: Settings) -> Endpoints:
-    """Addresses of the parts: what is configured from outside first, then the embedded ones."""
-    ports = read_ports(settings.paths.ports)
+def endpoints(settings: Settings, ports: Mapping[str, int] | None = None) -> Endpoints:
+    """Addresses of the parts: what is configured from outside first, then the embedded ones.
+
+    `ports` are those chosen for this home, which are looked up where they are not given.
+    """
+    if ports is None:
+        ports = read_ports(settings.paths.ports)
 
     def local(name: str, scheme: str = "http://", host: str = settings.bind) -> str | None:
         return f"{scheme}{host}:{ports[name]}" if name in ports else None

@@ -7,6 +7,7 @@ Nothing else in Headframe reads the environment. Nested values are spelt with tw
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -15,8 +16,11 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
+
+from serving.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout (or site-packages) that holds the five packages."""
@@ -162,7 +166,7 @@ class Traffic(_Part):
     """Keep requests and tensors, without which nothing can be answered again or scored."""
     disk_cap: int = Field(default=2_000_000_000, ge=0)
     """Bytes on this disk; above it shipped segments go, then the oldest bodies; digest rows stay until shipped."""
-    keep_days: float = Field(default=14.0, gt=0)
+    keep_days: float = Field(default=14.0, gt=0, allow_inf_nan=False)
     """How long shipped records stay on this disk."""
     ship: bool = True
     """Ship closed segments to the object store as Parquet; without it, records go after `keep_days`."""
@@ -182,11 +186,11 @@ class Prices(_Part):
     pyth_history_url: str = "https://benchmarks.pyth.network"
     pyth_api_key: str = ""
     """Pyth's bearer token; Hermes asks for one since August 2026."""
-    pyth_history_days: float = 7.0
+    pyth_history_days: float = Field(default=7.0, gt=0, allow_inf_nan=False)
     """How far back the first ingest goes."""
     record: bool = False
     """Let the sidecar record what the live source says."""
-    record_every: float = 60.0
+    record_every: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     simulate: bool = True
 
 
@@ -200,8 +204,8 @@ class Settings(BaseSettings):
     profile: Profile = "local"
     home: Path = ROOT / "var"
     bind: str = "127.0.0.1"
-    netuid: int = 50
-    slots: tuple[str, ...] = ("synth-high", "synth-low")
+    netuid: int = Field(default=50, ge=0)
+    slots: tuple[str, ...] = Field(default=("synth-high", "synth-low"), min_length=1)
     ports: Ports = Ports()
     s3: S3 = S3()
     gateway: Gateway = Gateway()
@@ -241,8 +245,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = Path(os.environ.get("HEADFRAME_CONFIG", "headframe.toml"))
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=settings_file())
 
     @model_validator(mode="after")
     def _local_miners_have_dev_keys(self) -> Settings:
@@ -312,6 +315,31 @@ class Paths:
         self.cache = home / "cache"
 
 
+def settings_file() -> Path:
+    """The file that settings are read from."""
+    return Path(os.environ.get("HEADFRAME_CONFIG", "headframe.toml"))
+
+
 def load_settings() -> Settings:
-    """Read the settings; raises pydantic.ValidationError, which the command line turns into one line each."""
-    return Settings()
+    """Read the settings; raises pydantic.ValidationError, which the command line turns into one line each.
+
+    Raises UserError for a file or a variable that cannot be read at all.
+    """
+    file = settings_file()
+    if file.is_dir() or ("HEADFRAME_CONFIG" in os.environ and not file.exists()):
+        raise UserError(f"there is no settings file {file}; HEADFRAME_CONFIG names it", exit_code=2)
+    try:
+        return Settings()
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{file} is not TOML: {error}", exit_code=2) from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is not TOML: its text is not UTF-8", exit_code=2) from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}", exit_code=2) from None
+    except SettingsError as error:
+        field = str(error).split('"')[1]
+        raise UserError(
+            f"setting {field}: a variable HEADFRAME_{field.upper()}... holds no JSON, which lists and tables are "
+            """written in, such as '["a", "b"]'""",
+            exit_code=2,
+        ) from None

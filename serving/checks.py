@@ -29,13 +29,18 @@ _MOST_WORKERS = 64
 
 def check(config: GatewayConfig) -> None:
     """Refuse a config that no gateway could run on (UserError); leaves no trace on the disk."""
+    check_told(config)
+    _folders(config)
+
+
+def check_told(config: GatewayConfig) -> None:
+    """The part of it that needs no look at the disk."""
     check_miners(config.miners)
     if config.redis:
         check_redis(config.redis)
     _wire(config)
     _numbers(config)
     _addresses(config)
-    _folders(config)
 
 
 def _wire(config: GatewayConfig) -> None:

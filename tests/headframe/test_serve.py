@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,7 +17,7 @@ from typer.testing import CliRunner
 
 from headframe.cli import build, main
 from headframe.miners import own_hotkey
-from headframe.serve import check_clock, gateway_config
+from headframe.serve import check_clock, gateway_config, vet
 from infra.settings import Gateway, Ports, Settings
 from serving.config import decode, encode
 from serving.errors import UserError
@@ -235,3 +237,28 @@ def test_a_descriptor_that_is_no_listening_socket_of_ours_is_refused(
             main()
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"gateway": Gateway(trusted_proxies=("10.0.0.0/33",))}, "trusted_proxies"),
+        ({"gateway": Gateway(allow=("5abc",))}, "allow 5abc: the hotkey is not an ss58 address"),
+        ({"gateway": Gateway(monotonic_routes=("Nope",))}, "monotonic_routes names 'Nope'"),
+        ({"gateway": Gateway(hotkey_uri="??")}, "hotkey_uri is not a key's URI"),
+        ({"gateway": Gateway(redis_url="nonsense")}, "redis_url"),
+        ({"slots": ("nope",)}, "no subnet serves 'nope'"),
+        ({"bind": "localhost", "triton_grpc": "nowhere"}, "is not host:port"),
+    ],
+)
+def test_what_no_gateway_could_start_on_is_told_before_a_port_is_chosen(
+    tmp_path: Path, said: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(told)):
+        vet(Settings(home=tmp_path, **said))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_good_settings_pass_before_a_port_is_chosen(tmp_path: Path) -> None:
+    vet(Settings(home=tmp_path))
+    assert list(tmp_path.iterdir()) == []

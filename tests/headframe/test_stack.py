@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from infra.stack.checks import Check
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
     monkeypatch.setenv("HEADFRAME_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HEADFRAME_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("HEADFRAME_CONFIG", os.devnull)
     made = typer.Typer()
     stack.register(made)
     return made

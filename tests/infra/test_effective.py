@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_each_setting_tells_who_set_it(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_no_secret_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEADFRAME_CONFIG", "nowhere.toml")
+    monkeypatch.setenv("HEADFRAME_CONFIG", os.devnull)
     monkeypatch.setenv("HEADFRAME_PRICES__PYTH_API_KEY", "bearer-of-mine")
     monkeypatch.setenv("HEADFRAME_GATEWAY__REDIS_URL", "rediss://:geheim@redis:6379/0")
     settings = load_settings()
