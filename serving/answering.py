@@ -203,7 +203,10 @@ class Answerer:
 
     def shadow(self, call: Call, route: Route, task: Task, *, busy: bool) -> None:
         """Give the shadow release a copy of an answered call, in the background; dropped when there is no room."""
-        release = self.routes.slot(task.slot).shadow
+        try:
+            release = self.routes.slot(task.slot).shadow
+        except Refusal:  # the slot was taken off the table meanwhile
+            return
         if release is None or release == call.release or call.inputs is None:
             return
         if busy or len(self._shadows) >= self._shadow_limit or not self.breakers.closed(release):

@@ -7,6 +7,7 @@ import itertools
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import partial
 from typing import Any
 
 from serving.admission import Admission, Budgets
@@ -75,6 +76,12 @@ class Gateway:
             return
         x = Exchange(Stages(), scope["headers"], scope.get("headframe.connection"))
         try:
+            await self._exchange(x, scope, receive, send)
+        finally:
+            self.door.bodies.drop(x.held)
+
+    async def _exchange(self, x: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
             body = await self.road(x, scope, receive, send)
             answer, code = reply.success(x.dialect, body, x.stages.total_s()), "ok"
         except Refusal as refused:
@@ -90,8 +97,7 @@ class Gateway:
         except Exception:
             self.log.exception("the gateway failed", request_id=x.call.request_id if x.call else None)
             answer, code = self._refuse(x, Refusal(500, "internal", "internal error"))
-        if x.call is not None and x.route != "ping":
-            self.traffic.append(x.call.record(answer.status, code))
+        self._record(x, answer.status, code)
         try:
             if x.out is None or not x.out.started:
                 await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
@@ -121,8 +127,10 @@ class Gateway:
         now_ns = self.wall_ns()
         claim.check_fresh(now_ns, route)  # 401
         x.stages.mark("identity")
-        arrived = scope.get("headframe.arrived")
-        body = await read_body(receive, head.fields, route.max_body, self.body_deadline_s, arrived)  # 413, 408, 415
+        body = await read_body(  # 413, 408, 415, 503
+            receive, head.fields, route.max_body, self.body_deadline_s,
+            arrived=scope.get("headframe.arrived"), hold=partial(self._hold, x),
+        )  # fmt: skip
         x.body_read = True
         x.stages.mark("body")
         claim.check_signature(head, body)  # 401
@@ -168,6 +176,9 @@ class Gateway:
         if self.paused:
             raise Refusal(503, "paused", "this miner is paused", retry_after=PAUSED_RETRY_S)
 
+    def _hold(self, x: Exchange, size: int) -> None:
+        x.held = self.door.bodies.hold(x.held, size, proven=x.connection is not None and x.connection.proven)
+
     def _believe(self, x: Exchange, claim: Claim) -> None:
         """The claim was true: it was no junk, and its connection is a validator's."""
         self.door.junk.restore(x.address, claim.hotkey)
@@ -209,8 +220,7 @@ class Gateway:
 
     def _hung_up(self, x: Exchange) -> None:
         """Nobody is there to answer; what was admitted is recorded all the same."""
-        if x.call is not None and x.route != "ping":
-            self.traffic.append(x.call.record(HUNG_UP, "hung_up"))
+        self._record(x, HUNG_UP, "hung_up")
         self._account(x, "hung_up")
 
     def _break_off(self, x: Exchange, aborted: Aborted) -> None:
@@ -221,11 +231,21 @@ class Gateway:
         reason = str(aborted)
         if reason == "cancelled":
             reason = "hung_up" if x.gone else "draining"
-        self.traffic.append(x.call.record(200, "aborted", reason))
+        self._record(x, 200, "aborted", reason)
         self._account(x, "aborted")
         if x.connection is None:  # a server that is not our own closes on an exception, without a last chunk
             raise aborted
         x.connection.break_off()
+
+    def _record(self, x: Exchange, status: int, code: str, reason: str | None = None) -> None:
+        """Put a call on record; whatever goes wrong there must not cost the caller its answer."""
+        if x.call is None or x.route == "ping":
+            return
+        try:
+            self.traffic.append(x.call.record(status, code, reason))
+        except Exception:
+            self.traffic.lost += 1
+            self.log.exception("a call could not be recorded", request_id=x.call.request_id)
 
     def _account(self, x: Exchange, code: str) -> None:
         self.metrics.request(dialect=x.dialect, route=x.route, outcome=code, call=x.call, stages=x.stages)

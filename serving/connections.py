@@ -16,6 +16,8 @@ class Connection(Protocol):
 
     gone: bool
     """Whether the caller hung up."""
+    proven: bool
+    """Whether a good signature came over it before; never so where a proxy sends many callers' requests."""
 
     def prove(self) -> None:
         """A signature that came over this connection was good."""

@@ -1,4 +1,4 @@
-"""What stands before the road: origins of requests, books of junk, and the number of connections."""
+"""What stands before the road: origins of requests, books of junk, and bounds on connections and long bodies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.addresses import Address, JunkBudgets, Origins
+from serving.bodies import Bodies
 from serving.config import GatewayConfig
 from serving.connections import SPARE_FILES, Connections, open_files
 
@@ -14,11 +15,13 @@ class Door:
     """The door of one worker; others keep books of their own."""
 
     def __init__(
-        self, *, origins: Origins | None = None, junk: JunkBudgets | None = None, connections: Connections | None = None
-    ) -> None:
+        self, *, origins: Origins | None = None, junk: JunkBudgets | None = None,
+        connections: Connections | None = None, bodies: Bodies | None = None,
+    ) -> None:  # fmt: skip
         self.origins = origins or Origins()
         self.junk = JunkBudgets(per_s=20.0, burst=200) if junk is None else junk
         self.connections = connections or Connections()
+        self.bodies = bodies or Bodies()
 
     def address(self, scope: Mapping[str, Any]) -> Address:
         """Where a request comes from, by its ASGI scope."""

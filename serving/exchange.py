@@ -31,6 +31,8 @@ class Exchange:
     welcome: bool = False
     """Whether it claims a hotkey that may call."""
     body_read: bool = False
+    held: int = 0
+    """Bytes of its body that count against `serving.bodies`."""
     call: Call | None = None
     """There once the signature was good and the nonce new."""
     out: Outlet | None = None

@@ -47,7 +47,7 @@ class Protocol(HttpToolsProtocol):
 
     gone = False
     _admitted = False
-    _proven = False
+    proven = False
     _deaf = False
     """What still comes is thrown away: it cannot be read any more."""
     _head_timer: asyncio.TimerHandle | None = None
@@ -91,8 +91,8 @@ class Protocol(HttpToolsProtocol):
 
     def prove(self) -> None:
         """A signature that came over this connection was good."""
-        if not self._proven:
-            self._proven = True
+        if not (self.proven or self._peer.trusted):
+            self.proven = True
             self.gateway.door.connections.forget(self._peer.address, self)
 
     def drop(self) -> None:
@@ -198,6 +198,8 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._in_body = False
         super().on_message_complete()
+        if not self.pipeline:
+            self.flow.resume_reading()  # a long body may have stopped it, and a caller who hangs up must be noticed
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle

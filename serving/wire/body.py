@@ -20,12 +20,13 @@ class HungUp(Exception):
 
 
 async def read_body(
-    receive: Receive, fields: Mapping[bytes, bytes], limit: int, deadline_s: float = READ_DEADLINE_S,
-    arrived: Callable[[], bytes | None] | None = None,
+    receive: Receive, fields: Mapping[bytes, bytes], limit: int, deadline_s: float = READ_DEADLINE_S, *,
+    arrived: Callable[[], bytes | None] | None = None, hold: Callable[[int], None] = lambda size: None,
 ) -> bytes:  # fmt: skip
     """The whole body; raises Refusal 413 (longer than `limit` bytes), 408 (slow), 415 (compressed), or HungUp.
 
-    `arrived` gives the body if all of it is here already, as it mostly is; then no clock is set.
+    `arrived` gives the body if all of it is here already, as it mostly is; then no clock is set. `hold` is told how
+    many bytes there are by now, and may raise a Refusal.
     """
     if fields.get(b"content-encoding", b"identity").lower() != b"identity":
         raise Refusal(415, "compressed", "compressed bodies are not accepted")
@@ -34,16 +35,16 @@ async def read_body(
         raise Refusal(413, "body_too_large", f"the body is longer than {limit} bytes")
     whole = arrived() if arrived is not None else None
     if whole is not None:
-        return _within(whole, limit)
+        return _within(whole, limit, hold)
     try:
         async with asyncio.timeout(deadline_s):
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body"):
-                return _within(message.get("body", b""), limit)
+                return _within(message.get("body", b""), limit, hold)
             parts = bytearray()
             while message["type"] == "http.request":
                 parts += message.get("body", b"")
-                _within(parts, limit)
+                _within(parts, limit, hold)
                 if not message.get("more_body"):
                     return bytes(parts)
                 message = await receive()
@@ -52,9 +53,10 @@ async def read_body(
     raise HungUp
 
 
-def _within(body: bytes | bytearray, limit: int) -> bytes:
+def _within(body: bytes | bytearray, limit: int, hold: Callable[[int], None]) -> bytes:
     if len(body) > limit:
         raise Refusal(413, "body_too_large", f"the body is longer than {limit} bytes")
+    hold(len(body))
     return body  # type: ignore[return-value]  # the caller copies a bytearray when it is whole
 
 
