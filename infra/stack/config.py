@@ -97,15 +97,23 @@ def make_socket_folder(socket: Path) -> None:
 
 
 def toml(values: dict[str, Any], table: str = "") -> str:
-    """Nested settings as TOML; JSON's strings, numbers, booleans and lists are TOML's too."""
+    """Nested settings as TOML; what is in a list stays on its line."""
     plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
-    text = "".join(line + "\n" for line in lines)
+    text = "".join(f"{key} = {_inline(value)}\n" for key, value in plain.items())
     for key, value in values.items():
         if isinstance(value, dict):
             name = f"{table}.{key}" if table else key
             text += f"\n[{name}]\n{toml(value, name)}"
     return text
+
+
+def _inline(value: Any) -> str:
+    """A value on one line; JSON's strings, numbers and booleans are TOML's too."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_inline(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def settings_toml(settings: Settings) -> str:

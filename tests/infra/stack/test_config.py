@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.ports import choose_ports
-from infra.settings import S3, Gateway, Settings
+from infra.settings import S3, Gateway, Miner, Settings
 from infra.stack.config import (
     files,
     make_socket_folder,
@@ -88,7 +88,14 @@ def test_a_part_that_is_elsewhere_is_not_started(tmp_path: Path) -> None:
 
 
 def test_the_settings_in_force_read_back_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(home=tmp_path, netuid=51, gateway=Gateway(workers=3), s3=S3(secret_key='ü"\\\n'))
+    settings = Settings(
+        home=tmp_path, netuid=51, s3=S3(secret_key='ü"\\\n'),
+        gateway=Gateway(workers=3, trusted_proxies=("10.0.0.0/8",), schemes={"5Fabc": "ed25519"}),
+        miners=(
+            Miner(netuid=32, slots=("itsai",), hotkey_uri="//Two", stake_threshold=5.0, deny=("5Gdef", "5Hghi")),
+            Miner(netuid=126, slots=("poker44",), hotkey_uri="//Three"),
+        ),
+    )  # fmt: skip
     file = tmp_path / "settings.toml"
     write_private(file, settings_toml(settings))
     monkeypatch.setenv("HEADFRAME_CONFIG", str(file))
@@ -105,7 +112,8 @@ def test_only_the_owner_reads_what_holds_keys(tmp_path: Path) -> None:
 
 _NAME = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 _TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x7f"))
-_PLAIN = st.one_of(st.booleans(), st.integers(-(2**62), 2**62), _TEXT, st.lists(_TEXT, max_size=3))
+_ONE = st.one_of(st.booleans(), st.integers(-(2**62), 2**62), _TEXT, st.lists(_TEXT, max_size=3))
+_PLAIN = _ONE | st.lists(st.dictionaries(_NAME, _ONE, max_size=3), max_size=3)
 
 
 @given(

@@ -32,6 +32,7 @@ def test_the_snippet_runs(
     writer = TrafficWriter(tmp_path / "traffic")
     for number in range(5):
         writer.append(record(number, answer_bytes=100 + number, timings_ms={"total": float(number)}))
+    writer.append(record(9, role="shadow", answer_bytes=0, timings_ms={"triton": 1.0}))
     writer.close()
     ship(tmp_path / "traffic", objects)
     (snippet,) = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(), flags=re.S | re.M)
