@@ -74,7 +74,7 @@ down:  ## stop it
 	@test ! -x $(HEADFRAME) || $(HEADFRAME) down
 
 bench: env  ## measure each figure against its rival
-	.venv/bin/python -m bench.crps
+	.venv/bin/python -m bench
 
 faults: env  ## the hostile inputs and faults of serving, each a test
 	.venv/bin/pytest -q -n 2 --dist loadfile tests/faults

@@ -6,7 +6,8 @@ import asyncio
 import statistics
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple, cast
 
@@ -90,24 +91,20 @@ class Run(NamedTuple):
 
 
 class _Connection(asyncio.Protocol):
-    """Sends the next request as soon as the last one is answered."""
+    """Sends one request at a time, and hands each answer over."""
 
-    def __init__(self, requests: Iterator[bytes], replies: list[Reply], done: asyncio.Future[None]) -> None:
-        self._requests, self._replies, self.done = requests, replies, done
+    def __init__(self, answered: Callable[[_Connection, Reply], None]) -> None:
+        self._answered = answered
         self._found = bytearray()
         self._whole = 0
+        self.done = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._next()
 
-    def _next(self) -> None:
-        request = next(self._requests, None)
-        if request is None:
-            self._transport.close()
-            self.done.set_result(None)
-            return
-        self._sent = time.perf_counter()
+    def send(self, request: bytes, due: float | None = None) -> None:
+        """The next request; its time counts from `due` (`time.perf_counter` s), or from now."""
+        self._sent = time.perf_counter() if due is None else due
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -121,30 +118,99 @@ class _Connection(asyncio.Protocol):
             self._whole = self._body + int(head.partition(b"content-length:")[2].partition(b"\r")[0])
         if len(self._found) >= self._whole:
             took = time.perf_counter() - self._sent
-            self._replies.append(Reply(int(self._found[9:12]), bytes(self._found[self._body :]), took))
+            reply = Reply(int(self._found[9:12]), bytes(self._found[self._body :]), took)
             self._found.clear()
             self._whole = 0
-            self._next()
+            self._answered(self, reply)
+
+    def close(self) -> None:
+        """No further request."""
+        self.done.set_result(None)
+        self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.done.done():
             self.done.set_exception(exc or ConnectionError("the server closed a connection"))
 
 
-async def _drive(port: int, requests: Sequence[bytes], connections: int) -> Run:
+async def _connections(port: int, count: int, answered: Callable[[_Connection, Reply], None]) -> list[_Connection]:
     loop = asyncio.get_running_loop()
+    return [(await loop.create_connection(lambda: _Connection(answered), "127.0.0.1", port))[1] for _ in range(count)]
+
+
+async def _drive(port: int, requests: Sequence[bytes], connections: int) -> Run:
     left, replies = iter(requests), list[Reply]()
+
+    def proceed(connection: _Connection) -> None:
+        request = next(left, None)
+        if request is None:
+            connection.close()
+        else:
+            connection.send(request)
+
+    def answered(connection: _Connection, reply: Reply) -> None:
+        replies.append(reply)
+        proceed(connection)
+
+    opened = await _connections(port, connections, answered)
     began = time.perf_counter()
-    finished = [loop.create_future() for _ in range(connections)]
-    for done in finished:
-        await loop.create_connection(lambda done=done: _Connection(left, replies, done), "127.0.0.1", port)  # type: ignore[misc]
-    await asyncio.gather(*finished)
+    for connection in opened:
+        proceed(connection)
+    await asyncio.gather(*(connection.done for connection in opened))
     return Run(replies, time.perf_counter() - began)
 
 
 def drive(port: int, requests: Sequence[bytes], connections: int) -> Run:
-    """Send every request, `connections` at a time; raises when a connection breaks."""
+    """A closed loop: send every request, `connections` at a time; raises when a connection breaks."""
     return uvloop.run(_drive(port, requests, connections))
+
+
+async def on_time(count: int, per_s: float, start: Callable[[int], object]) -> None:
+    """Call `start` with 0, 1, ... at a steady rate, whatever becomes of those before."""
+    began = time.perf_counter()
+    for number in range(count):
+        ahead = began + number / per_s - time.perf_counter()
+        if ahead > 0:
+            await asyncio.sleep(ahead)
+        start(number)
+
+
+async def _pace(port: int, requests: Sequence[bytes], per_s: float, connections: int) -> Run:
+    replies = list[Reply]()
+    waiting = deque[tuple[bytes, float]]()
+    last = asyncio.get_running_loop().create_future()
+
+    def answered(connection: _Connection, reply: Reply) -> None:
+        replies.append(reply)
+        if len(replies) == len(requests):
+            last.set_result(None)
+        if waiting:
+            connection.send(*waiting.popleft())
+        else:
+            idle.append(connection)
+
+    def start(number: int) -> None:
+        if idle:
+            idle.pop().send(requests[number])
+        else:
+            waiting.append((requests[number], time.perf_counter()))
+
+    opened = await _connections(port, connections, answered)
+    idle = list(opened)
+    began = time.perf_counter()
+    await on_time(len(requests), per_s, start)
+    await asyncio.wait([last, *(connection.done for connection in opened)], return_when=asyncio.FIRST_COMPLETED)
+    seconds = time.perf_counter() - began
+    for connection in opened:
+        if not connection.done.done():
+            connection.close()
+    await asyncio.gather(*(connection.done for connection in opened))
+    return Run(replies, seconds)
+
+
+def pace(port: int, requests: Sequence[bytes], per_s: float, connections: int = 32) -> Run:
+    """An open loop: requests start at a steady rate; one that finds no free connection waits, and its time runs."""
+    return uvloop.run(_pace(port, requests, per_s, connections))
 
 
 def cpu_s(pid: int) -> float:

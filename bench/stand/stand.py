@@ -12,6 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,7 @@ class Stand:
         triton = self._triton or self._start_model()
         self.write_neurons()
         self.write_prices()
-        routes = {name: SlotRoute(stable=ReleaseId(f"{name}-0123456789ab")) for name in ("echo", *SLOTS)}
-        write_state(self.home / "routes.json", RouteTable(1, time.time(), {SlotName(n): r for n, r in routes.items()}))
+        self.write_routes({name: f"{name}-0123456789ab" for name in ("echo", *SLOTS)})
         with self.log.open("wb") as out:
             self._gateway = subprocess.Popen(
                 [sys.executable, "-c", _RUN, self._runner], cwd=ROOT, stdin=subprocess.PIPE, stdout=out, stderr=out
@@ -114,6 +114,11 @@ class Stand:
             routes=str(home / "routes.json"), prices=str(home / "prices.json"), traffic=str(home / "traffic"),
             nonces=str(home / "nonces"), run=str(home / "run"), **self._options,
         )  # fmt: skip
+
+    def write_routes(self, stable: Mapping[str, str], generation: int = 1) -> None:
+        """Replace routes.json: the one release of each slot."""
+        routes = {SlotName(slot): SlotRoute(stable=ReleaseId(release)) for slot, release in stable.items()}
+        write_state(self.home / "routes.json", RouteTable(generation, time.time(), routes))
 
     def write_neurons(self, age_s: float = 0.0) -> None:
         """Replace neurons.json by the validators, written `age_s` seconds ago."""
