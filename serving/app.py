@@ -122,9 +122,10 @@ class Gateway:
         claim = self.claims[x.dialect](head, miner.hotkey)  # 400, 401: the headers' shape
         x.stages.mark("head")
         caller = miner.identity.welcome(claim.hotkey)  # 403, 401 alias: no crypto yet
+        now_ns = self.wall_ns()
+        self.budgets.check(caller.key, now_ns)  # 429: whoever has no budget left costs no crypto and no nonce
         self.door.junk.reserve(x.address, claim.hotkey)  # 429: too many false claims of this hotkey from here
         x.welcome = True
-        now_ns = self.wall_ns()
         claim.check_fresh(now_ns, route)  # 401
         x.stages.mark("identity")
         body = await read_body(  # 413, 408, 415, 503

@@ -142,7 +142,7 @@ class Breakers:
 
     def open_ones(self) -> tuple[bool, int]:
         """Whether the server's breaker is open, and how many releases' are; half-open ones count."""
-        return self.server.state != "closed", sum(one.state != "closed" for one in self._releases.values())
+        return self.server.state != "closed", sum(one.state != "closed" for one in list(self._releases.values()))
 
 
 def not_answering(wait_s: float) -> Refusal:

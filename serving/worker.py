@@ -151,10 +151,13 @@ def _nonces(config: GatewayConfig, env: lmdb.Environment, retention_s: float, lo
 async def _keep(gateway: Gateway, log: Any) -> None:
     while True:
         try:
-            await asyncio.to_thread(gateway.keep)
             await gateway.nonces.tick(gateway.wall_ns())
         except Refusal as refused:
             log.error("the replay store is in trouble", code=refused.code)
+        except Exception:
+            log.exception("the replay store's housekeeping failed")
+        try:
+            await asyncio.to_thread(gateway.keep)
         except Exception:
             log.exception("housekeeping failed")
         await asyncio.sleep(1.0)

@@ -59,6 +59,17 @@ def test_a_budget_is_shared_by_whoever_has_the_store(env: lmdb.Environment) -> N
     assert spent(second, A, T0) == 1
 
 
+def test_a_budget_is_looked_at_without_being_charged(env: lmdb.Environment) -> None:
+    budgets = Budgets(env, per_s=1.0, burst=2)
+    for _ in range(10):
+        budgets.check(A, T0)
+    assert [spent(budgets, A, T0) for _ in range(2)] == [None, None]
+    with pytest.raises(Refusal) as refused:
+        budgets.check(A, T0)
+    assert (refused.value.status, refused.value.code, refused.value.retry_after) == (429, "over_budget", 1)
+    budgets.check(A, T0 + S)
+
+
 def test_a_clock_that_steps_back_locks_nobody_out(env: lmdb.Environment) -> None:
     budgets = Budgets(env, per_s=1.0, burst=2)
     assert spent(budgets, A, T0 + 3600 * S) is None

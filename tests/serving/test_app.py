@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from serving.breaker import FAILURES, PAUSE_S, SERVER_FAILURES, Breakers
+from serving.nonces import NonceStore
+from serving.subnets.base import Tensors
 from serving.traffic import read_records
 from serving.triton import ReleaseFault, ServerDown, TooLate
 from tests.serving import callers
@@ -297,6 +299,48 @@ async def test_a_shadow_gets_a_copy_and_its_answer_is_recorded_and_never_sent(bo
     assert (answered.role, answered.code) == ("stable", "ok")
     assert (shadow.role, shadow.release, shadow.code) == ("shadow", "tiny-s", "invalid")
     assert shadow.request_id == answered.request_id
+
+
+async def test_a_slot_that_is_taken_off_while_its_answer_is_made_costs_no_connection(
+    box: MakeBox, tmp_path: Path
+) -> None:
+    write_routes(tmp_path, stable="tiny-a", shadow="tiny-s")
+    gateway = box(FakeTriton(tiny_a=_after(lambda: write_routes(tmp_path, stable=None, generation=2))))
+    assert (await gateway.ask(double())).status == 200
+    assert (await gateway.ask(double())).message == "no release serves this slot yet"
+
+
+async def test_an_answer_goes_out_though_it_cannot_be_recorded(box: MakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = box()
+    logged: list[str] = []
+    monkeypatch.setattr(gateway.gateway.log, "exception", lambda event, **facts: logged.append(event), raising=False)
+    monkeypatch.setattr("serving.call.tensor_bytes", _fails)
+    assert (await gateway.ask(double())).status == 200
+    assert (gateway.gateway.traffic.lost, logged) == (1, ["a call could not be recorded"])
+
+
+async def test_whoever_is_over_budget_costs_no_nonce_and_no_look_at_the_signature(box: MakeBox) -> None:
+    gateway = box(per_s=0.001, burst=1)
+    assert (await gateway.ask(double())).status == 200
+    nonces = NonceStore(gateway.env, gateway.home / "nonces", retention_s=60.0)
+    known, request = nonces.count(), double()
+    request.headers["bt_header_dendrite_signature"] = "0x" + 128 * "0"
+    for refused in (await gateway.ask(double()), await gateway.ask(request)):
+        assert (refused.status, refused.message) == (429, "too many requests from this hotkey")
+    assert nonces.count() == known
+    assert (await gateway.ask(double(sender=BOB))).status == 200
+
+
+def _after(act: Callable[[], None]) -> Callable[[Tensors], Tensors]:
+    def model(tensors: Tensors) -> Tensors:
+        act()
+        return doubled(tensors)
+
+    return model
+
+
+def _fails(*_: object) -> None:
+    raise OverflowError
 
 
 async def test_shadows_are_dropped_and_counted_when_there_is_no_room(box: MakeBox, tmp_path: Path) -> None:
