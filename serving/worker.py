@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -106,6 +107,8 @@ async def serve(
     On SIGUSR1, which says that the parent is dead, answer on for `linger_s` seconds.
     """
     gateway, triton = build(config, log, connect)
+    gc.collect()
+    gc.freeze()  # all of this stays; looking through it again would now and then hold every request up for 50 ms
     server = Server(
         uvicorn.Config(
             gateway, http=HttpProtocol, ws="none", lifespan="off", interface="asgi3", loop="uvloop", log_config=None,
