@@ -80,7 +80,9 @@ class Answerer:
         """Calls by the release that Triton is answering them with now, shadow copies included."""
 
     def check(self, task: Task) -> None:
-        """Raise Refusal (503) when no release can be asked now, before anybody waits for one."""
+        """Raise Refusal (503) when no release can be asked now, before anybody waits for one; some tasks need none."""
+        if not task.needs_model:
+            return
         slot = self.routes.slot(task.slot)
         named = (slot.stable, slot.canary.release if slot.canary else None, slot.fallback)
         self.breakers.check(release for release in named if release is not None)

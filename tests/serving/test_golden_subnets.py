@@ -137,9 +137,10 @@ async def test_a_main_call_gets_a_value_for_every_word(box_of: MakeBox) -> None:
     assert {value for values in answered["predictions"] for value in values} == {0.0, 0.99}
 
 
-async def test_a_version_probe_is_left_unanswered_and_no_model_is_asked(box_of: MakeBox) -> None:
+@pytest.mark.parametrize("released", [True, False])
+async def test_a_version_probe_is_left_unanswered_and_no_model_is_asked(box_of: MakeBox, released: bool) -> None:
     case = GOLDEN["itsai"].requests[1]
-    box = box_of("itsai")
+    box = box_of("itsai", released=released)
     box.wall.at = int(case["wall_time_ns"])
     reply = await box.ask(request_of(case))
     answered = json.loads(reply.body)
