@@ -137,6 +137,13 @@ def test_only_the_gateways_public_port_is_published() -> None:
     assert published == {"gateway": [f"{_filled()['GATEWAY_PORT']}:{public}"]}
 
 
+def test_nobody_else_is_let_in_or_believed_unless_the_example_is_changed() -> None:
+    gateway = load_settings_of("gateway").gateway
+    assert (gateway.private_bind, gateway.trusted_proxies, gateway.redis_url) == ("127.0.0.1", (), "some-redis-url")
+    least = gateway.workers * gateway.connections
+    assert SERVICES["gateway"]["ulimits"]["nofile"] > least
+
+
 def test_pages_open_to_this_host_alone() -> None:
     for service in _load("compose.ui.yaml")["services"].values():
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
