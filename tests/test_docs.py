@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from pydantic import BaseModel
 
 from headframe.cli import build
-from infra.settings import Settings
+from infra.settings import Miner, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "infra/deploy/compose/README.md"]
@@ -61,3 +64,32 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_settings_in_examples_are_read(document: Path) -> None:
     for block in re.findall(r"^```toml\n(.*?)^```", document.read_text(), flags=re.S | re.M):
         Settings(**tomllib.loads(block))
+
+
+_IN_WORDS = {"home", "venv_triton", "clock.ntp_servers", "prices.folder"}
+"""Defaults that differ from place to place, or that TOML has no word for."""
+
+
+def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _fields(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field.get_default(call_default_factory=True, validated_data={})
+
+
+def test_every_setting_is_explained_with_its_default() -> None:
+    rows = re.findall(r"^\| `([a-z0-9_.]+)` \| (.+?) \| (.*)$", (ROOT / "docs/settings.md").read_text(), flags=re.M)
+    told = {name: default for name, default, _ in rows}
+    fields = dict(_fields(Settings))
+    miners = {name for name in told if name.startswith("miners.")}
+
+    assert len(told) == len(rows)
+    assert told.keys() - miners == fields.keys()
+    for name, default in fields.items():
+        assert name in _IN_WORDS or told[name] == f"`{json.dumps(default, default=str)}`", name
+
+
+def test_every_setting_of_a_further_miner_is_explained() -> None:
+    named = re.findall(r"^\| `miners\.([a-z_]+)` \|", (ROOT / "docs/settings.md").read_text(), flags=re.M)
+    assert sorted(named) == sorted(Miner.model_fields)
