@@ -23,17 +23,19 @@ _PAIRED = frozenset({"s3", "s3_master", "s3_volume", "s3_filer", "s3_admin"})
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether nothing listens on the port, by binding it."""
+    """Whether nothing listens on the port, by binding it; raises UserError when `host` is not this machine's."""
     if not 0 < port < 65536:
         return False
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             if error.errno in {errno.EADDRINUSE, errno.EACCES}:
                 return False
-            raise
+            raise UserError(
+                f"nothing can listen on {host} ({error.strerror}): bind and private_bind must be addresses of this machine"
+            ) from None
     return True
 
 
@@ -110,7 +112,8 @@ def endpoints(settings: Settings, ports: Mapping[str, int] | None = None) -> End
         ports = read_ports(settings.paths.ports)
 
     def local(name: str, scheme: str = "http://", host: str = settings.bind) -> str | None:
-        return f"{scheme}{host}:{ports[name]}" if name in ports else None
+        shown = f"[{host}]" if ":" in host else host
+        return f"{scheme}{shown}:{ports[name]}" if name in ports else None
 
     return Endpoints(
         gateway=local("gateway"),

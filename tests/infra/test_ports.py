@@ -71,3 +71,14 @@ def test_what_is_no_port_is_not_free(port: int) -> None:
 def test_addresses_of_a_home_that_was_never_up(tmp_path: Path) -> None:
     found = endpoints(Settings(home=tmp_path, prefect_url="http://there:4200/api"))
     assert (found.gateway, found.s3, found.prefect) == (None, None, "http://there:4200")
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "nowhere.invalid"])
+def test_an_address_of_another_machine_is_told_in_one_line(host: str) -> None:
+    with pytest.raises(UserError, match=f"nothing can listen on {host}"):
+        is_free(20_000, host)
+
+
+def test_ipv6_stands_in_brackets(tmp_path: Path) -> None:
+    found = endpoints(Settings(home=tmp_path, bind="::1"), {"gateway": 8091, "triton_grpc": 8001})
+    assert (found.gateway, found.triton_grpc) == ("http://[::1]:8091", "[::1]:8001")
