@@ -31,8 +31,14 @@ def effective(settings: Settings) -> list[Setting]:
     variables = {name.upper(): name for name, value in os.environ.items() if value}
     return [
         Setting(name, _masked(name, value), _source(name, variables, said, file))
-        for name, value in _leaves(settings.model_dump(mode="json"))
+        for name, value in _leaves(_said(settings))
     ]
+
+
+def _said(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON has them; of a further miner, only what it says itself."""
+    miners = [miner.model_dump(mode="json", exclude_none=True) for miner in settings.miners]
+    return settings.model_dump(mode="json") | {"miners": miners}
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

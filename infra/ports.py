@@ -34,7 +34,8 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
             if error.errno in {errno.EADDRINUSE, errno.EACCES}:
                 return False
             raise UserError(
-                f"nothing can listen on {host} ({error.strerror}): bind and private_bind must be addresses of this machine"
+                f"nothing can listen on {host} ({error.strerror}): "
+                "bind and private_bind must be addresses of this machine"
             ) from None
     return True
 

@@ -15,6 +15,7 @@ def test_each_setting_tells_who_set_it(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HEADFRAME_CONFIG", str(file))
     monkeypatch.setenv("HEADFRAME_PORTS__GATEWAY", "8091")
     monkeypatch.setenv("HEADFRAME_PRICES", '{"record_every": 30}')
+    monkeypatch.setenv("HEADFRAME_MINERS", '[{"netuid": 32, "slots": ["itsai"], "hotkey_uri": "//Two"}]')
     monkeypatch.setenv("HEADFRAME_LEDGER_URL", "postgresql://me:pass@word@db/ledger")
     rows = {row.name: (row.value, row.source) for row in effective(load_settings())}
     assert rows["netuid"] == (51, str(file))
@@ -24,6 +25,8 @@ def test_each_setting_tells_who_set_it(tmp_path: Path, monkeypatch: pytest.Monke
     assert rows["profile"] == ("local", "default")
     assert rows["s3.secret_key"] == ("****", str(file))
     assert "pass" not in str(rows["ledger_url"])
+    miner = {"netuid": 32, "slots": ["itsai"], "hotkey_uri": "//Two"}
+    assert rows["miners"] == ([miner], "HEADFRAME_MINERS")
     assert rows["gateway.schemes"] == ({}, "default")
 
 
