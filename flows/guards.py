@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from serving.records import Role, TrafficRecord
+from serving.traffic.records import Role, TrafficRecord
 
 Word = Literal["go", "hold", "abort"]
 

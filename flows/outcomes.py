@@ -34,10 +34,10 @@ from infra.traffic import reading as traffic
 from infra.triton import Triton, TritonError
 from serving.call import answer_digest
 from serving.clock import Clock
-from serving.records import TensorBytes, TrafficRecord
 from serving.subnets.base import Task
 from serving.subnets.synth.rules import PUBLISH_DELAY
 from serving.subnets.synth.scoring import prompt_score
+from serving.traffic.records import TensorBytes, TrafficRecord
 from serving.triton import unpack
 from serving.types import UnixSeconds
 

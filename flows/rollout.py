@@ -20,7 +20,7 @@ from infra.routes import publish_routes
 from infra.settings import Settings
 from infra.traffic import reading as traffic
 from serving.errors import UserError
-from serving.records import Role
+from serving.traffic.records import Role
 from serving.types import ReleaseId
 
 _log = logging.getLogger(__name__)

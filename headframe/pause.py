@@ -65,7 +65,7 @@ def resume(as_json: AsJson = False) -> None:
 
 def _seen(settings: Settings, *, paused: bool) -> tuple[int, list[int]]:
     """How many workers have it in force, and the pids of those that did not say so in time."""
-    from serving.acks import folder_of, recent
+    from serving.workers.acks import folder_of, recent
 
     end = time.monotonic() + WAIT_S
     while True:

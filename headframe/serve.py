@@ -31,7 +31,7 @@ def serve(
     ] = None,
 ) -> None:
     """Answer validators on the public port, and health and metrics on the private one, until SIGTERM."""
-    from serving.listening import take_over
+    from serving.public.listening import take_over
     from serving.server import run
 
     settings = load_settings()

@@ -21,7 +21,7 @@ from infra.stack.probes import Duty as Record
 from infra.stack.probes import SidecarState
 from serving.clock import replace_file
 from serving.errors import UserError
-from serving.logs import configure
+from serving.watch.logs import configure
 
 _LOOK = 0.2
 """Seconds between looks at whether a duty is due."""

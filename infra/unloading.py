@@ -18,8 +18,8 @@ from infra.ports import endpoints, need
 from infra.settings import Settings
 from infra.sidecar import Duty
 from infra.triton import Triton
-from serving.acks import Ack, folder_of, recent
 from serving.types import ReleaseId
+from serving.workers.acks import Ack, folder_of, recent
 
 log = structlog.get_logger()
 KEEP_S = 60.0

@@ -14,20 +14,20 @@ from contextlib import contextmanager
 from copy import copy
 from typing import NamedTuple, Protocol
 
-from serving.breaker import Breakers
+from serving.admission.breaker import Breakers
+from serving.admission.estimate import ServiceTimes
 from serving.call import Call, answer_digest, answer_seed
-from serving.checksum import checksum
 from serving.errors import Refusal
-from serving.estimate import ServiceTimes
 from serving.files import StateFile
-from serving.metrics import Metrics
-from serving.records import Role
 from serving.routes import RouteReader, candidates
 from serving.state import PriceBook
 from serving.subnets.base import Inputs, Route, Task, Tensors
-from serving.traffic import TrafficWriter
+from serving.traffic.checksum import checksum
+from serving.traffic.records import Role
+from serving.traffic.writer import TrafficWriter
 from serving.triton import ReleaseFault, ReleaseMissing, ServerDown, TooLate
 from serving.types import Body, ReleaseId
+from serving.watch.metrics import Metrics
 
 FIRST_WAIT_S = 0.02
 LONGEST_WAIT_S = 0.25

@@ -10,22 +10,22 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any
 
-from serving.admission import Admission, Budgets
+from serving.admission.queue import Admission, Budgets
 from serving.answering import Answerer
 from serving.call import Call, Stages
 from serving.clock import Clock
-from serving.clocks import CallerClocks
-from serving.door import Door
 from serving.errors import Refusal
 from serving.exchange import Exchange
 from serving.identity import Caller
-from serving.metrics import Metrics
 from serving.miners import Miner, Miners, Ping
-from serving.nonces import ReplayStore
-from serving.request_log import RequestLog
+from serving.nonces.store import ReplayStore
+from serving.public.door import Door
 from serving.streaming import Aborted, Outlet, stream_answer
 from serving.subnets.base import Body, Route, Task, streams
-from serving.traffic import TrafficWriter
+from serving.traffic.writer import TrafficWriter
+from serving.watch.clocks import CallerClocks
+from serving.watch.metrics import Metrics
+from serving.watch.request_log import RequestLog
 from serving.wire import dialects, reply
 from serving.wire.body import READ_DEADLINE_S, HungUp, decode, read_body
 from serving.wire.claim import Claim, DialectName, ReadClaim, dialect_of, receiver_named

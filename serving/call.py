@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from serving.identity import Caller
-from serving.records import Role, TensorBytes, TrafficRecord
 from serving.subnets.base import Inputs, Task, Tensors
+from serving.traffic.records import Role, TensorBytes, TrafficRecord
 from serving.triton import pack
 from serving.types import ReleaseId, UnixSeconds
 from serving.wire.claim import DialectName

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serving.addresses import NOWHERE, Address
 from serving.call import Call, Stages
-from serving.connections import Connection
+from serving.public.addresses import NOWHERE, Address
+from serving.public.connections import Connection
 from serving.streaming import Outlet
 from serving.subnets.base import Route, Task
 from serving.wire.claim import DialectName, reads_bt_headers
@@ -32,7 +32,7 @@ class Exchange:
     """Whether it claims a hotkey that may call."""
     body_read: bool = False
     held: int = 0
-    """Bytes of its body that count against `serving.bodies`."""
+    """Bytes of its body that count against `serving.public.bodies`."""
     call: Call | None = None
     """There once the signature was good and the nonce new."""
     out: Outlet | None = None

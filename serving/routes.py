@@ -7,8 +7,8 @@ from pathlib import Path
 
 from serving.errors import Refusal
 from serving.files import StateFile
-from serving.records import Role
 from serving.state import RouteTable, SlotRoute
+from serving.traffic.records import Role
 from serving.types import Hotkey, ReleaseId, SlotName
 
 BASIS_POINTS = 10_000

@@ -19,16 +19,16 @@ from typing import Any
 
 import msgspec
 
-from serving import logs
 from serving.checks import check
 from serving.config import GatewayConfig, SubnetSpec
-from serving.crew import Crew
-from serving.listening import cannot_listen, listen
-from serving.nonces import prepare_store
-from serving.private import pages, private_server
-from serving.readiness import Readiness, State
-from serving.retention import Keeper
-from serving.traffic_metrics import TrafficMetrics
+from serving.nonces.store import prepare_store
+from serving.public.listening import cannot_listen, listen
+from serving.traffic.metrics import TrafficMetrics
+from serving.traffic.retention import Keeper
+from serving.watch import logs
+from serving.watch.private import pages, private_server
+from serving.watch.readiness import Readiness, State
+from serving.workers.crew import Crew
 
 TICK_S = 0.05
 LINGER_S = 20.0
@@ -38,7 +38,7 @@ LINGER_S = 20.0
 class Parent:
     """Supervises the workers of one gateway."""
 
-    worker = "serving.worker"
+    worker = "serving.workers.worker"
     """The module that a worker process runs."""
 
     def __init__(self, config: GatewayConfig, listener: socket.socket | None = None) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, Metric
 
-from serving.clocks import OwnClock
-from serving.metrics import Metrics
-from serving.private import ParentMetrics
-from serving.readiness import Readiness, State
-from serving.retention import Keeper
 from serving.state import ClockSkew, write_state
-from serving.traffic_metrics import TrafficMetrics
+from serving.traffic.metrics import TrafficMetrics
+from serving.traffic.retention import Keeper
+from serving.watch.clocks import OwnClock
+from serving.watch.metrics import Metrics
+from serving.watch.private import ParentMetrics
+from serving.watch.readiness import Readiness, State
 from tests.serving.processes import config_of
 
 DOC = Path(__file__).parent.parent / "docs" / "monitoring.md"

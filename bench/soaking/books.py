@@ -10,8 +10,8 @@ from typing import Any
 
 from infra.ledger import open_ledger
 from infra.settings import Settings
-from serving.records import TrafficRecord
-from serving.traffic import read_records
+from serving.traffic.records import TrafficRecord
+from serving.traffic.writer import read_records
 from serving.twin import PromptRow
 
 SENT_ROLES = frozenset({"stable", "canary", "fallback"})

@@ -9,11 +9,11 @@ from collections.abc import AsyncGenerator
 
 import numpy as np
 
-from serving import worker
 from serving.config import GatewayConfig
 from serving.server import Parent
 from serving.subnets.base import Tensors
 from serving.types import ReleaseId
+from serving.workers import worker
 
 _WALK = np.cumsum(np.random.default_rng(0).standard_normal((1000, 289)) * 0.0015, axis=1)
 PATHS = (60_000 * np.exp(_WALK)).astype(np.float32)[np.newaxis]

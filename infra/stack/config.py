@@ -13,7 +13,7 @@ from typing import Any
 from infra.settings import Settings
 from infra.stack.parts import Part, Plan
 from serving.errors import UserError
-from serving.listening import BACKLOG
+from serving.public.listening import BACKLOG
 
 SOCKET = "supervisor.sock"
 _SOCKET_LIMIT = 107 - 11

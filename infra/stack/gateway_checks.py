@@ -8,7 +8,7 @@ from infra import ntp
 from infra.settings import Settings
 from infra.stack.checks import Check
 from serving.errors import UserError
-from serving.nonces_redis import evicts, read_server
+from serving.nonces.redis import evicts, read_server
 from serving.subnets.registry import make, specs
 
 

@@ -12,10 +12,10 @@ import msgspec
 
 from infra.traffic import rows
 from infra.traffic.shipping import PREFIX, opened_at, segment_of
-from serving.records import TrafficRecord
-from serving.retention import MARK, Mark
-from serving.segments import segments
-from serving.traffic import may_hold, read_segment
+from serving.traffic.records import TrafficRecord
+from serving.traffic.retention import MARK, Mark
+from serving.traffic.segments import segments
+from serving.traffic.writer import may_hold, read_segment
 
 if TYPE_CHECKING:
     from pathlib import Path

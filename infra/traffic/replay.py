@@ -17,12 +17,12 @@ from infra.settings import Settings
 from infra.traffic.selection import Wanted, choose
 from infra.traffic.tritons import Places, placed
 from serving.answering import Infers, Tried, try_answer
-from serving.checksum import checksum
 from serving.errors import Refusal
-from serving.records import TrafficRecord
 from serving.subnets.base import Route, Task, streams
 from serving.subnets.registry import make, specs
-from serving.traffic import has_body
+from serving.traffic.checksum import checksum
+from serving.traffic.records import TrafficRecord
+from serving.traffic.writer import has_body
 from serving.triton import Triton, TritonFault, unpack
 from serving.types import ReleaseId, UnixSeconds
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from serving.errors import UserError
-from serving.records import TensorBytes, TrafficRecord
+from serving.traffic.records import TensorBytes, TrafficRecord
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,9 +12,9 @@ from infra.ports import endpoints
 from infra.settings import Settings
 from infra.traffic.reading import shipped_records
 from serving.errors import UserError
-from serving.records import TrafficRecord
-from serving.segments import segments
-from serving.traffic import may_hold, read_segment
+from serving.traffic.records import TrafficRecord
+from serving.traffic.segments import segments
+from serving.traffic.writer import may_hold, read_segment
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ import msgspec
 from infra.traffic import rows
 from serving.clock import replace_file
 from serving.errors import UserError
-from serving.records import TrafficRecord
-from serving.retention import Mark, mark_of, read_mark
-from serving.segments import MAGIC, frame, frames, is_live, segments
-from serving.traffic import decode_record
-from serving.traffic_metrics import SHIPPING, read_shipping
+from serving.traffic.metrics import SHIPPING, read_shipping
+from serving.traffic.records import TrafficRecord
+from serving.traffic.retention import Mark, mark_of, read_mark
+from serving.traffic.segments import MAGIC, frame, frames, is_live, segments
+from serving.traffic.writer import decode_record
 
 if TYPE_CHECKING:
     from infra.objects import ObjectStore

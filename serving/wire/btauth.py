@@ -18,7 +18,7 @@ from serving.wire.head import Head
 from serving.wire.keys import PublicKey, is_scheme, signed_by
 
 if TYPE_CHECKING:
-    from serving.nonces import ReplayStore
+    from serving.nonces.store import ReplayStore
 
 BEHIND_NS = 10_000_000_000
 AHEAD_NS = 2_000_000_000

@@ -11,7 +11,7 @@ from serving.wire.head import Head
 from serving.wire.keys import PublicKey
 
 if TYPE_CHECKING:
-    from serving.nonces import ReplayStore
+    from serving.nonces.store import ReplayStore
 
 DialectName = Literal["legacy", "btauth", "epistula"]
 

@@ -20,7 +20,7 @@ from serving.wire.head import Head
 from serving.wire.keys import PublicKey, signed_by
 
 if TYPE_CHECKING:
-    from serving.nonces import ReplayStore
+    from serving.nonces.store import ReplayStore
 
 BEHIND_NS = 8_000_000_000
 """What most receivers in the field allow, so that a caller that works elsewhere works here."""

@@ -22,7 +22,7 @@ from serving.wire.head import Head
 from serving.wire.keys import PublicKey, signed_by
 
 if TYPE_CHECKING:
-    from serving.nonces import ReplayStore
+    from serving.nonces.store import ReplayStore
 
 BEHIND_S = 4.0
 """Seconds that a request may be old beside its timeout, as every SDK since 7.2 has it."""

@@ -11,7 +11,7 @@ import pytest
 
 from serving.config import SubnetSpec
 from serving.subnets.base import Tensors
-from serving.traffic import read_records
+from serving.traffic.writer import read_records
 from tests.faults.tools import connect, double, read_all, still_serves
 from tests.serving.callers import btauth, legacy
 from tests.serving.fake_triton import FakeTritonServer, Model, broken, doubled, doubled_each

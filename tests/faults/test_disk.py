@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from serving.state import PriceBook, write_state
-from serving.traffic import read_records
+from serving.traffic.writer import read_records
 from tests.faults.tools import Traffic, double, metric, still_serves
 from tests.serving.callers import legacy
 from tests.serving.fake_triton import FakeTritonServer, doubled

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.state import PriceBook, write_state
-from serving.traffic import read_records
+from serving.traffic.writer import read_records
 from tests.faults.tools import Traffic, double, metric
 from tests.serving.callers import btauth, legacy
 from tests.serving.fake_triton import FakeTritonServer, broken, doubled

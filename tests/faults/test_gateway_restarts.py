@@ -14,9 +14,9 @@ import httpx
 import psutil
 import pytest
 
-from serving.acks import folder_of, living
-from serving.listening import BACKLOG
-from serving.traffic import read_records
+from serving.public.listening import BACKLOG
+from serving.traffic.writer import read_records
+from serving.workers.acks import folder_of, living
 from tests.faults.tools import Traffic
 from tests.serving.callers import BOB, btauth, legacy
 from tests.serving.fake_triton import FakeTritonServer, doubled

@@ -18,7 +18,7 @@ import bittensor_core
 import psutil
 import pytest
 
-from serving.traffic import read_records
+from serving.traffic.writer import read_records
 from tests.faults.tools import S, ask, double, still_serves
 from tests.serving.callers import ALICE, BOB, DAVE, EVE, STRANGER, Request, btauth, legacy
 from tests.serving.fake_triton import FakeTritonServer, doubled

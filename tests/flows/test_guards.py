@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from flows.guards import Finding, Pace, judge, tally
-from serving.records import TrafficRecord
+from serving.traffic.records import TrafficRecord
 from tests.flows.traffic import answer
 
 NEW, OLD = "synth-high-new", "synth-high-old"

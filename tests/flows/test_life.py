@@ -30,8 +30,8 @@ from infra.tracking import CHALLENGER, CHAMPION, TrackingError, tracker
 from serving.call import answer_digest, tensor_bytes
 from serving.clock import Clock
 from serving.errors import UserError
-from serving.records import TrafficRecord
 from serving.state import RouteTable
+from serving.traffic.records import TrafficRecord
 from tests.flows.cable import Cable
 from tests.flows.conftest import SLOT, MakeHome, first_release
 from tests.flows.traffic import answer, write

@@ -23,8 +23,8 @@ from flows.runner import api_url, run
 from infra.ledger import moves, open_ledger
 from infra.settings import ROOT, Settings
 from infra.stack.commands import Command
-from serving.records import TensorBytes
 from serving.subnets.synth.request import SimulationInput
+from serving.traffic.records import TensorBytes
 from tests.flows.traffic import answer, write
 from tests.infra.ledger.helpers import add, report
 from tests.servers import running

@@ -6,8 +6,8 @@ import time
 import uuid
 from pathlib import Path
 
-from serving.records import Role, TrafficRecord
-from serving.traffic import TrafficWriter
+from serving.traffic.records import Role, TrafficRecord
+from serving.traffic.writer import TrafficWriter
 
 
 def answer(

@@ -7,8 +7,8 @@ import pytest
 from infra.ledger import moves, open_ledger
 from infra.settings import Settings
 from infra.unloading import KEEP_S, Unloader
-from serving.acks import Ack
 from serving.types import ReleaseId
+from serving.workers.acks import Ack
 from tests.infra.ledger.helpers import add, report
 
 A, B, C = (ReleaseId(f"synth-low-{letter * 12}") for letter in "abc")

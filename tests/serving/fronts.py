@@ -11,8 +11,8 @@ from typing import Any
 
 import uvicorn
 
-from serving import http
 from serving.answering import Infers
+from serving.public import http
 from serving.subnets.base import Tensors
 from serving.types import ReleaseId
 from tests.serving.fake_triton import FakeTriton, doubled

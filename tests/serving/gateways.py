@@ -12,23 +12,23 @@ from typing import Any, NamedTuple
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from serving.admission import Admission, Budgets
+from serving.admission.estimate import ServiceTimes
+from serving.admission.queue import Admission, Budgets
 from serving.answering import Answerer, Infers
 from serving.app import Gateway
 from serving.clock import Clock
-from serving.door import Door
-from serving.estimate import ServiceTimes
 from serving.files import StateFile
 from serving.identity import Identity
-from serving.metrics import Metrics
 from serving.miners import Miner, Miners, Ping
-from serving.nonces import NonceStore, open_store, prepare_store
-from serving.request_log import RequestLog
+from serving.nonces.store import NonceStore, open_store, prepare_store
+from serving.public.door import Door
 from serving.routes import RouteReader
 from serving.state import Canary, Neuron, NeuronTable, PriceBook, RouteTable, SlotRoute, write_state
 from serving.subnets.base import Route, Subnet
-from serving.traffic import TrafficWriter, read_records
+from serving.traffic.writer import TrafficWriter, read_records
 from serving.types import Hotkey, ReleaseId, SlotName
+from serving.watch.metrics import Metrics
+from serving.watch.request_log import RequestLog
 from serving.wire.keys import public_key
 from tests.serving import callers
 from tests.serving.tiny import SLOT, tiny

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _RUN = """
 import sys
 from serving.config import decode
-from serving.listening import take_over
+from serving.public.listening import take_over
 from serving.server import run
 config = decode(sys.stdin.buffer.read())
 run(config, take_over(int(sys.argv[1]), config.port) if sys.argv[1:] else None)

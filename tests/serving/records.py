@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from serving.records import TensorBytes, TrafficRecord
-from serving.segments import Segment
+from serving.traffic.records import TensorBytes, TrafficRecord
+from serving.traffic.segments import Segment
 
 
 def record(number: int, **facts: Any) -> TrafficRecord:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from serving.breaker import FAILURES, PAUSE_S, SERVER_FAILURES, Breakers
-from serving.nonces import NonceStore
+from serving.admission.breaker import FAILURES, PAUSE_S, SERVER_FAILURES, Breakers
+from serving.nonces.store import NonceStore
 from serving.subnets.base import Tensors
-from serving.traffic import read_records
+from serving.traffic.writer import read_records
 from serving.triton import ReleaseFault, ServerDown, TooLate
 from tests.serving import callers
 from tests.serving.callers import ALICE, BOB, CHARLIE, DAVE, EVE, STRANGER, btauth, legacy
@@ -210,7 +210,7 @@ async def test_a_server_that_stays_away_is_given_up_before_the_deadline(box: Mak
 async def test_a_release_that_hangs_is_left_alone_and_another_answers(
     box: MakeBox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.breaker.LEAST_WAIT_S", 0.0)
+    monkeypatch.setattr("serving.admission.breaker.LEAST_WAIT_S", 0.0)
     write_routes(tmp_path, stable="tiny-a", fallback="tiny-b")
     triton = FakeTriton(tiny_a=TooLate("too_late"), tiny_b=doubled)
     gateway = box(triton)
@@ -225,7 +225,7 @@ async def test_a_release_that_hangs_is_left_alone_and_another_answers(
 async def test_while_nothing_answers_requests_are_refused_at_once_and_one_at_a_time_tries(
     box: MakeBox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.breaker.LEAST_WAIT_S", 0.0)
+    monkeypatch.setattr("serving.admission.breaker.LEAST_WAIT_S", 0.0)
     now = [1000.0]
     triton = FakeTriton(tiny_a=TooLate("too_late"))
     gateway = box(triton, breakers=Breakers(clock=lambda: now[0]))
@@ -246,7 +246,7 @@ async def test_while_nothing_answers_requests_are_refused_at_once_and_one_at_a_t
 async def test_callers_in_more_of_a_hurry_than_the_model_open_no_breaker(
     box: MakeBox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.breaker.LEAST_WAIT_S", 0.0)
+    monkeypatch.setattr("serving.admission.breaker.LEAST_WAIT_S", 0.0)
     triton = FakeTriton(tiny_a=doubled)
     gateway = box(triton)
     for _ in range(3):
@@ -262,7 +262,7 @@ async def test_callers_in_more_of_a_hurry_than_the_model_open_no_breaker(
 async def test_a_server_that_stays_away_is_asked_by_one_at_a_time(
     box: MakeBox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.breaker.LEAST_WAIT_S", 0.0)
+    monkeypatch.setattr("serving.admission.breaker.LEAST_WAIT_S", 0.0)
     now = [1000.0]
     triton = FakeTriton(tiny_a=ServerDown("triton_down"))
     gateway = box(triton, breakers=Breakers(clock=lambda: now[0]))

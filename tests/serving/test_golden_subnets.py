@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from bittensor_core import Keypair
 
-from serving.records import TrafficRecord
 from serving.state import Neuron, NeuronTable, RouteTable, SlotRoute, write_state
 from serving.subnets.base import Subnet, Tensors
 from serving.subnets.itsai.protocol import itsai
 from serving.subnets.poker44.protocol import poker44
-from serving.traffic import read_records
+from serving.traffic.records import TrafficRecord
+from serving.traffic.writer import read_records
 from serving.types import Hotkey, ReleaseId, SlotName, UnixSeconds
 from tests.serving import callers
 from tests.serving.fake_triton import FakeTriton, Model

@@ -15,7 +15,7 @@ from serving.clock import Clock
 from serving.state import AssetPrices, Neuron, NeuronTable, PriceBook, RouteTable, SlotRoute, write_state
 from serving.subnets.base import Tensors
 from serving.subnets.synth.protocol import synth
-from serving.traffic import read_records
+from serving.traffic.writer import read_records
 from serving.types import Asset, Hotkey, ReleaseId, SlotName
 from tests.serving import callers
 from tests.serving.fake_triton import FakeTriton

@@ -18,7 +18,7 @@ from serving.identity import Identity
 from serving.miners import Miner, Miners, Ping, check_miners, routes_of
 from serving.state import Neuron, NeuronTable, RouteTable, SlotRoute, write_state
 from serving.subnets.base import Task
-from serving.traffic import read_records
+from serving.traffic.writer import read_records
 from serving.types import Hotkey, NetUid, ReleaseId, SlotName, UnixSeconds
 from serving.wire.keys import public_key
 from tests.serving.callers import ALICE, BOB, CHARLIE, MINER, STRANGER, Request, btauth, legacy

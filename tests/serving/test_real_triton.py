@@ -25,7 +25,7 @@ from serving.state import AssetPrices, PriceBook, RouteTable, SlotRoute, write_s
 from serving.subnets.registry import specs
 from serving.subnets.synth.protocol import synth
 from serving.subnets.synth.validity import CORRECT, validity
-from serving.traffic import read_records
+from serving.traffic.writer import read_records
 from serving.triton import unpack
 from serving.types import Asset, ReleaseId, SlotName, UnixSeconds
 from tests.servers import TritonServer, running

@@ -19,9 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from redis import Redis
 
 from serving.errors import Refusal
-from serving.monotonic import MonotonicStore
-from serving.nonces import NonceStore, ReplayStore, open_store, prepare_store
-from serving.nonces_redis import RedisNonces
+from serving.nonces.monotonic import MonotonicStore
+from serving.nonces.redis import RedisNonces
+from serving.nonces.store import NonceStore, ReplayStore, open_store, prepare_store
 from serving.types import NonceNs
 from serving.wire.keys import PublicKey
 from tests.servers import redis

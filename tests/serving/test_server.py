@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from serving.traffic import read_records
+from serving.traffic.writer import read_records
 from tests.serving.callers import ALICE, BOB, btauth, legacy
 from tests.serving.fake_triton import FakeTritonServer, doubled
 from tests.serving.gateways import write_routes

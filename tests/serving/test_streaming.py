@@ -20,10 +20,10 @@ from serving.call import Call, Stages
 from serving.config import SubnetSpec
 from serving.errors import Refusal
 from serving.identity import Caller
-from serving.records import TrafficRecord
 from serving.streaming import Aborted, Outlet
 from serving.subnets.base import Tensors, streams
-from serving.traffic import read_records
+from serving.traffic.records import TrafficRecord
+from serving.traffic.writer import read_records
 from serving.triton import ReleaseFault, TooLate, TritonFault
 from serving.types import Hotkey, UnixSeconds
 from serving.wire.keys import public_key

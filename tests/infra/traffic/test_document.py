@@ -10,7 +10,7 @@ import pytest
 from infra.objects import ObjectStore
 from infra.traffic.rows import schema
 from infra.traffic.shipping import ship
-from serving.traffic import TrafficWriter
+from serving.traffic.writer import TrafficWriter
 from tests.serving.records import record
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "traffic.md"

@@ -12,10 +12,10 @@ from infra.sidecar import Duty
 from infra.traffic.duties import traffic_duties
 from infra.traffic.reading import read_shipped
 from serving.errors import UserError
-from serving.retention import Keeper
-from serving.segments import segments
-from serving.traffic import TrafficWriter
-from serving.traffic_metrics import read_shipping
+from serving.traffic.metrics import read_shipping
+from serving.traffic.retention import Keeper
+from serving.traffic.segments import segments
+from serving.traffic.writer import TrafficWriter
 from tests.serving.records import record
 
 

@@ -11,8 +11,8 @@ from infra.objects import ObjectStoreError
 from infra.settings import S3, Settings
 from infra.traffic.reading import records, removed, shipped_keys
 from infra.traffic.shipping import ship
-from serving.retention import Keeper
-from serving.segments import segments
+from serving.traffic.retention import Keeper
+from serving.traffic.segments import segments
 from tests.infra.traffic.store import MemoryStore
 from tests.serving.records import record, write_segment
 

@@ -16,7 +16,7 @@ from infra.settings import Settings
 from infra.traffic.reconcile import Books, Counted, counted, reconcile
 from serving.clock import replace_file
 from serving.errors import UserError
-from serving.segments import segments
+from serving.traffic.segments import segments
 from tests.serving.callers import BOB, DAVE, btauth, legacy
 from tests.serving.fake_triton import FakeTritonServer, broken, doubled
 from tests.serving.gateways import write_neurons, write_routes

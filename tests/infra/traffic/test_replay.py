@@ -17,10 +17,10 @@ from infra.traffic.replay import Remade, Replayed, Report, Verdict, Why, again
 from infra.traffic.selection import Wanted, choose
 from infra.traffic.shipping import ship
 from serving.errors import UserError
-from serving.records import TrafficRecord
-from serving.segments import segments
 from serving.subnets.registry import FACTORIES
-from serving.traffic import TrafficWriter, read_records, without_body
+from serving.traffic.records import TrafficRecord
+from serving.traffic.segments import segments
+from serving.traffic.writer import TrafficWriter, read_records, without_body
 from serving.types import ReleaseId
 from tests.infra.traffic.store import MemoryStore
 from tests.serving import callers

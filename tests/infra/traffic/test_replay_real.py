@@ -18,10 +18,10 @@ from infra.objects import ObjectStore
 from infra.releases import Release, publish
 from infra.settings import Settings
 from infra.traffic.shipping import ship
-from serving.segments import segments
 from serving.state import Canary, RouteTable, SlotRoute, write_state
 from serving.subnets.registry import specs
-from serving.traffic import read_records
+from serving.traffic.segments import segments
+from serving.traffic.writer import read_records
 from serving.types import SlotName
 from tests.infra.bundles import BROKEN, sealed
 from tests.servers import TritonServer

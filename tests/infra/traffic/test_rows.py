@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.traffic import rows
-from serving.records import Role, TensorBytes, TrafficRecord
-from serving.traffic import without_body
+from serving.traffic.records import Role, TensorBytes, TrafficRecord
+from serving.traffic.writer import without_body
 from tests.serving.records import record
 
 _text = st.text(st.characters(codec="utf-8"), max_size=12)

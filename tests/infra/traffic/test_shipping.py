@@ -16,10 +16,10 @@ from infra.objects import ObjectStore, ObjectStoreError
 from infra.traffic import rows
 from infra.traffic.reading import read_shipped, shipped_records
 from infra.traffic.shipping import ShippingError, expire, key_of, segment_of, ship, ship_and_tell, waiting
-from serving.retention import Keeper, mark_of, read_mark
-from serving.segments import Segment, segments
-from serving.traffic import TrafficWriter, has_body, read_records
-from serving.traffic_metrics import read_shipping
+from serving.traffic.metrics import read_shipping
+from serving.traffic.retention import Keeper, mark_of, read_mark
+from serving.traffic.segments import Segment, segments
+from serving.traffic.writer import TrafficWriter, has_body, read_records
 from tests.dying import dies_after
 from tests.infra.traffic.store import MemoryStore
 from tests.serving.records import record, write_segment
@@ -198,7 +198,7 @@ while True:
 _WRITER = """
 import sys
 from pathlib import Path
-from serving.traffic import TrafficWriter
+from serving.traffic.writer import TrafficWriter
 from tests.serving.records import record
 writer = TrafficWriter(Path(sys.argv[1]), segment_bytes=3000)
 for number in range(int(sys.argv[2]), int(sys.argv[2]) + 100_000):

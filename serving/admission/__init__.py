@@ -1,0 +1,1 @@
+"""Who is served next, and who is told to come back."""

@@ -1,0 +1,1 @@
+"""The replay store: each (sender, nonce) once."""

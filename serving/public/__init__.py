@@ -1,0 +1,1 @@
+"""The public port: sockets, HTTP, and who may connect."""

@@ -1,0 +1,306 @@
+"""HTTP/1.1 for the public port: uvicorn's httptools protocol, with the limits it lacks.
+
+A connection is closed when it says nothing for too long, when its head is endless or its body more framing than
+content, when it takes nothing of a long reply, and when the worker holds too many. A caller that hangs up ends the
+work on its request. What is not HTTP, or has more than one reading, gets an error body in our own shape.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from serving.errors import Refusal
+from serving.public.addresses import NOWHERE
+from serving.public.cycle import Cycle
+from serving.wire.claim import reads_bt_headers
+from serving.wire.head import MAX_BYTES, check_framing
+from serving.wire.reply import refusal
+
+if TYPE_CHECKING:
+    from serving.app import Gateway
+
+HEAD_DEADLINE_S = 10.0
+"""From the first byte of a head, or from the connection's beginning, to the head's end."""
+KEEP_ALIVE_S = 75.0
+"""How long a connection may rest between requests."""
+TAKE_DEADLINE_S = 30.0
+"""A caller that takes less than `LEAST_TAKEN` of a waiting reply in this time is cut off."""
+LEAST_TAKEN = 64 * 1024
+MAX_PIPELINED = 16
+"""Requests that may wait on one connection behind the one that is answered."""
+_NO_LINGER = struct.pack("ii", 1, 0)
+_SLACK = 4096
+"""Request line and separators, which `wire.head` does not count."""
+_FREE_FRAMING = 64 * 1024
+_PIECE = 64
+"""Bytes that a piece of a body is charged: it costs a call whatever its size."""
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection of the public port; the application behind it is a `Gateway`."""
+
+    gone = False
+    _admitted = False
+    proven = False
+    _deaf = False
+    """What still comes is thrown away: it cannot be read any more."""
+    _head_timer: asyncio.TimerHandle | None = None
+    _take_timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+    _in_head = False
+    _in_body = False
+    _framing = 0
+    """Bytes of the present body's framing and the cost of its pieces, less its content."""
+    _content = 0
+    """Bytes of content in what came last."""
+    _untaken = 0
+    _answering: RequestResponseCycle | None = None
+    _task: asyncio.Task[None] | None = None
+
+    # The connection's life
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.gateway: Gateway = self.config.loaded_app
+        self._peer = self.gateway.door.origins.peer(self.client[0]) if self.client else NOWHERE
+        full = self.gateway.door.connections.admit(None if self._peer.trusted else self._peer.address, self)
+        if full:
+            self.gateway.metrics.cut(full)
+            transport.abort()
+            return
+        self._admitted = True
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.gone = True
+        self._disarm()
+        self._stop_watching()
+        if self._admitted:
+            self.gateway.door.connections.leave(self._peer.address, self)
+        super().connection_lost(exc)
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            assert self._task is not None
+            self._task.cancel()  # frees its place, wherever it is
+
+    def prove(self) -> None:
+        """A signature that came over this connection was good."""
+        if not (self.proven or self._peer.trusted):
+            self.proven = True
+            self.gateway.door.connections.forget(self._peer.address, self)
+
+    def drop(self) -> None:
+        """Close it now: a newcomer needs the room."""
+        self._cut("total")
+
+    def break_off(self) -> None:
+        """End the reply in its middle: nothing more of it comes, its last chunk least of all."""
+        if self._answering is not None:
+            self._answering.disconnected = True
+        if self.transport.get_write_buffer_size():
+            self._cut("aborted")
+        else:
+            self.transport.close()
+
+    def quiet(self) -> bool:
+        """Whether no request of this connection is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    # What comes in
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self._deaf:
+            return
+        try:
+            self.parser.feed_data(data)
+            self._check_sizes(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            ours = error.__context__
+            self._refuse(ours if isinstance(ours, Refusal) else Refusal(400, "bad_http", "this is not HTTP/1.1"))
+        except Refusal as refused:
+            self._refuse(refused)
+        if self._head_timer is None and self.quiet() and not self.transport.is_closing():
+            self._arm()  # a further head comes in pieces
+
+    def _check_sizes(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_BYTES + _SLACK:
+                raise Refusal(431, "headers_too_large", "the head is too large")
+        elif self._in_body:
+            self._count_framing(len(data) - self._content)
+        self._content = 0
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._head_bytes = 0
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:  # a trailer would pass for a header that was there from the start
+            raise Refusal(400, "trailers", "fields after the body are not accepted")
+        name = name.lower()
+        if name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._in_body, self._framing, self._content = False, True, 0, 0
+        self._disarm()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise Refusal(400, "pipelined", "too many requests at once on one connection")
+        check_framing(self.parser.get_http_version(), self.url, self.headers)
+        answering, self.cycle = self.cycle, self._begin()
+        if answering is None or answering.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _begin(self) -> Cycle:
+        """The request whose head is whole, as what the gateway reads of an ASGI scope."""
+        version = self.parser.get_http_version()
+        path, _, query = self.url.partition(b"?")
+        scope: dict[str, Any] = {
+            "type": "http", "http_version": version, "method": self.parser.get_method().decode("ascii"),
+            "raw_path": path, "query_string": query, "headers": self.headers, "client": self.client,
+            "headframe.target": self.url, "headframe.connection": self,
+        }  # fmt: skip
+        cycle = Cycle(
+            scope=scope,  # type: ignore[arg-type]
+            transport=self.transport, flow=self.flow, logger=self.logger, access_logger=self.access_logger,
+            access_log=False, default_headers=self.server_state.default_headers, message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(), on_response=self.on_response_complete,
+        )  # fmt: skip
+        scope["headframe.arrived"] = cycle.arrived
+        return cycle
+
+    def on_body(self, body: bytes) -> None:
+        self._content += len(body)
+        self._count_framing(_PIECE - len(body))
+        super().on_body(body)
+
+    def _count_framing(self, size: int) -> None:
+        self._framing += size
+        if self._framing > _FREE_FRAMING:
+            raise Refusal(400, "bad_chunks", "the body is more framing than content")
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
+        if not self.pipeline:
+            self.flow.resume_reading()  # a long body may have stopped it, and a caller who hangs up must be noticed
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        self._task = self.loop.create_task(cycle.run_asgi(app))
+        self._task.add_done_callback(self.tasks.discard)
+        self.tasks.add(self._task)
+
+    # What is refused here, before the road
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(Refusal(400, "bad_http", "this is not HTTP/1.1"))
+
+    def _refuse(self, refused: Refusal) -> None:
+        """Say so and close; where an earlier request is being answered, close after its reply instead."""
+        if self.transport.is_closing():
+            return
+        self.gateway.metrics.refusal(refused.status, refused.code)
+        self.gateway.door.junk.charge(self._peer.address)
+        if not self._may_speak():
+            self._hear_no_more()
+            return
+        if self._answering is not None:
+            self._answering.disconnected = True  # its own reply must not follow this one
+        dendrite = reads_bt_headers(name for name, _ in self.headers or ())
+        answer = refusal("legacy" if dendrite else None, refused, 0.0, close=True)
+        head = b"".join(b"%b: %b\r\n" % header for header in answer.headers)
+        self.transport.write(b"".join((STATUS_LINE[refused.status], head, b"\r\n", answer.body)))
+        self._close()
+
+    def _may_speak(self) -> bool:
+        """Whether a reply now would be taken for the reply to what was refused."""
+        if self._answering is None or self._answering.response_complete:
+            return True
+        return self._in_body and self._answering is self.cycle and not self._answering.response_started
+
+    def _hear_no_more(self) -> None:
+        """Answer what was understood, then close."""
+        self._deaf = True
+        last = self.pipeline[0][0] if self.pipeline else self.cycle
+        if last is not None:
+            last.keep_alive = False
+
+    # What goes out
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_taking()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_watching()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_taking()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        """Close once everything is taken."""
+        if not self.transport.is_closing():
+            self.transport.close()
+        self._watch_taking()
+
+    def _cut(self, why: str) -> None:
+        """Close at once; what was not taken is thrown away, in the kernel too."""
+        self.gateway.metrics.cut(why)
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.transport.abort()
+
+    # Timers
+
+    def _watch_taking(self) -> None:
+        self._untaken = self.transport.get_write_buffer_size()
+        if self._untaken and self._take_timer is None and not self.gone:
+            self._take_timer = self.loop.call_later(TAKE_DEADLINE_S, self._look_what_was_taken)
+
+    def _look_what_was_taken(self) -> None:
+        self._take_timer = None
+        if self.transport.get_write_buffer_size() > self._untaken - LEAST_TAKEN:
+            self._cut("slow_reader")
+        else:
+            self._watch_taking()
+
+    def _stop_watching(self) -> None:
+        if self._take_timer is not None:
+            self._take_timer.cancel()
+            self._take_timer = None
+
+    def _arm(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_DEADLINE_S, self._head_late)
+
+    def _disarm(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_late(self) -> None:
+        self._head_timer = None
+        if self.quiet() and not self.transport.is_closing():
+            self.gateway.metrics.cut("slow_head")
+            self._close()

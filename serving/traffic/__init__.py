@@ -1,0 +1,1 @@
+"""The traffic record: written, kept, and read again."""
