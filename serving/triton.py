@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -71,13 +72,14 @@ class Triton:
         """The release's outputs by name, without ``RELEASE``, which must name the release that was asked.
 
         `priority` is 1 (first) to 3; `timeout_s` bounds the wait in Triton's queue and the whole call.
-        Raises ServerDown, ReleaseMissing, ReleaseFault or TooLate.
+        Whoever is cancelled here leaves a call behind that Triton finishes. Raises ServerDown, ReleaseMissing,
+        ReleaseFault or TooLate.
         """
         if timeout_s <= 0:
             raise TooLate("too_late")
         request = encode_request(release, tensors, priority=priority, timeout_s=timeout_s)
         try:
-            response = await self._stub.ModelInfer(request, timeout=timeout_s)
+            response = await _finished(self._stub.ModelInfer(request, timeout=timeout_s))
         except grpc.aio.AioRpcError as error:
             raise fault_of(error.code(), error.details() or "") from None
         return _own(release, decode_response(response))
@@ -120,6 +122,22 @@ class Triton:
     async def close(self) -> None:
         """Close the connection; running calls are cancelled."""
         await self._channel.close()
+
+
+async def _finished(call: Any) -> Any:
+    """The response of a unary call, which runs to its end even if nobody waits for it any more.
+
+    grpc.aio never frees what a cancelled call holds, some 4 kB each time (grpc/grpc#43360, grpcio 1.69 to 1.85).
+    """
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def end(_: Any) -> None:
+        if not over.done():
+            over.set_result(None)
+
+    call.add_done_callback(end)
+    await over
+    return await call
 
 
 def _own(release: ReleaseId, outputs: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
