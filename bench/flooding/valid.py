@@ -86,6 +86,8 @@ class Load:
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + signed.body
 
     async def _send(self, data: bytes) -> str:
+        while self._idle and self._idle[-1][0].at_eof():  # closed by the gateway after its keep-alive time
+            self._idle.pop()[1].close()
         if self._idle:
             reader, writer = self._idle.pop()
         else:
