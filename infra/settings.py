@@ -205,7 +205,7 @@ class Settings(BaseSettings):
     home: Path = ROOT / "var"
     bind: str = "127.0.0.1"
     netuid: int = Field(default=50, ge=0)
-    slots: tuple[str, ...] = Field(default=("synth-high", "synth-low"), min_length=1)
+    slots: tuple[str, ...] = ("synth-high", "synth-low")
     ports: Ports = Ports()
     s3: S3 = S3()
     gateway: Gateway = Gateway()

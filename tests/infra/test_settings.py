@@ -54,7 +54,7 @@ def test_a_list_in_a_variable_is_json(variable: str, field: str, monkeypatch: py
 @pytest.mark.parametrize(
     "said",
     [
-        {"netuid": -1}, {"slots": ()}, {"traffic": {"keep_days": math.inf}}, {"traffic": {"disk_cap": -1}},
+        {"netuid": -1}, {"traffic": {"keep_days": math.inf}}, {"traffic": {"disk_cap": -1}},
         {"prices": {"record_every": 0}}, {"prices": {"pyth_history_days": -1}},
         {"gateway": {"stake_threshold": math.nan}}, {"gateway": {"workers": 0}}, {"clock": {"max_skew": 0}},
         {"ports": {"gateway": 70_000}},

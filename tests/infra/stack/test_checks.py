@@ -128,7 +128,7 @@ def test_doctor_examines_everything(tmp_path: Path) -> None:
     found = {check.name: check.verdict for check in doctor.examine(Settings(home=tmp_path))}
     assert set(found) == {
         "environment", "triton environment", "tools", "home", "disk", "ports", "clock", "stack", "sidecar",
-        "triton self-test", "settings",
+        "triton self-test", "settings", "miners",
     }  # fmt: skip
     assert "fail" not in found.values()
 

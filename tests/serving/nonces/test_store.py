@@ -173,7 +173,7 @@ sys.stdin.readline()
 def _racer(folder: Path, count: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", _RACER, str(folder), A.hex(), str(T0), str(count)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3],
     )  # fmt: skip
 
 
@@ -317,7 +317,7 @@ asyncio.run(main())
 def test_a_disk_that_takes_nothing_leaves_no_nonce_forgotten(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _ON_A_DISK_THAT_FAILS, str(folder), A.hex(), str(T0)],
-        capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=60, check=False,
+        capture_output=True, text=True, cwd=Path(__file__).parents[3], timeout=60, check=False,
     )  # fmt: skip
     assert done.stdout.strip() == "['accepted', 'accepted', 'accepted', 'replay_store_down']", done.stderr
     with opened(folder) as store:

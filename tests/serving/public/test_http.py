@@ -416,7 +416,7 @@ async def test_a_caller_who_takes_nothing_of_its_reply_is_cut_off(
 async def test_a_caller_who_takes_its_reply_slowly_gets_all_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "TAKE_DEADLINE_S", 0.2)
+    monkeypatch.setattr(http, "TAKE_DEADLINE_S", 3.0)
     async with opened(tmp_path, FakeTriton(tiny_a=doubled), subnet=LongSubnet()) as front:
         with await ask_for_much(front) as caller:
             loop = asyncio.get_running_loop()

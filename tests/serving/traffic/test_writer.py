@@ -198,7 +198,7 @@ while True:
 @pytest.mark.slow
 def test_a_sigkill_loses_nothing_that_was_accepted(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", _WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", _WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
     )
     assert process.stdout is not None
     for _ in range(1000):
