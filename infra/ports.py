@@ -56,7 +56,7 @@ def read_ports(path: Path) -> dict[str, int]:
     """The ports chosen for a home, or none when it was never up."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, int])
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
         return {}
 
 
