@@ -323,13 +323,13 @@ def settings_file() -> Path:
 def load_settings() -> Settings:
     """Read the settings; raises pydantic.ValidationError, which the command line turns into one line each.
 
-    Raises UserError for a file or a variable that cannot be read at all.
+    Raises UserError for a file or a variable that cannot be read at all, and for a home that is no folder.
     """
     file = settings_file()
     if file.is_dir() or ("HEADFRAME_CONFIG" in os.environ and not file.exists()):
         raise UserError(f"there is no settings file {file}; HEADFRAME_CONFIG names it", exit_code=2)
     try:
-        return Settings()
+        settings = Settings()
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{file} is not TOML: {error}", exit_code=2) from None
     except UnicodeDecodeError:
@@ -343,3 +343,6 @@ def load_settings() -> Settings:
             """written in, such as '["a", "b"]'""",
             exit_code=2,
         ) from None
+    if settings.home.exists() and not settings.home.is_dir():
+        raise UserError(f"cannot write below {settings.home}: it is no folder: set HEADFRAME_HOME to one you may write")
+    return settings
