@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.tools import connect, double, metric, still_serves
 from tests.serving.callers import ALICE, BOB
-from tests.serving.fake_triton import FakeTritonServer, doubled
+from tests.serving.fake_triton import FakeTritonServer
 from tests.serving.processes import gateway, raw, until
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def triton() -> Iterator[FakeTritonServer]:
-    server = FakeTritonServer(tiny_a=doubled)
-    yield server
-    server.hold.set()
-    server.stop()
 
 
 def test_row_12_whoever_leaves_while_the_model_runs_frees_its_place_and_nothing_crashes(

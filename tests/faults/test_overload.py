@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,14 +18,6 @@ from tests.serving.fake_triton import FakeTritonServer, doubled
 from tests.serving.processes import Running, gateway, until
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def triton() -> Iterator[FakeTritonServer]:
-    server = FakeTritonServer(tiny_a=doubled)
-    yield server
-    server.hold.set()
-    server.stop()
 
 
 def test_row_15_under_overload_the_least_stake_is_refused_first_and_at_once_and_the_rest_is_answered(
