@@ -136,8 +136,7 @@ class Gateway:
         x.stages.mark("body")
         claim.check_signature(head, body)  # 401
         x.stages.mark("signature")
-        await claim.spend(self.nonces, caller.key, miner.key, now_ns)  # 401 replayed: writes the first state
-        self._believe(x, claim)
+        await self._spend(x, claim, caller, miner, now_ns)  # 401 replayed: writes the first state
         call = x.call = self._call(x, claim, caller=caller, miner=miner, route=route, now_ns=now_ns)
         self.budgets.spend(caller.key, now_ns)  # 429
         x.stages.mark("nonce")
@@ -179,6 +178,16 @@ class Gateway:
 
     def _hold(self, x: Exchange, size: int) -> None:
         x.held = self.door.bodies.hold(x.held, size, proven=x.connection is not None and x.connection.proven)
+
+    async def _spend(self, x: Exchange, claim: Claim, caller: Caller, miner: Miner, now_ns: int) -> None:
+        """Use the claim up. A store that cannot (503) is our fault, and no caller's junk."""
+        try:
+            await claim.spend(self.nonces, caller.key, miner.key, now_ns)
+        except Refusal as refused:
+            if refused.status >= 500:
+                self.door.junk.restore(x.address, claim.hotkey)
+            raise
+        self._believe(x, claim)
 
     def _believe(self, x: Exchange, claim: Claim) -> None:
         """The claim was true: it was no junk, and its connection is a validator's."""

@@ -17,7 +17,7 @@ from serving.types import ReleaseId, SlotName
 from tests.faults.tools import Traffic, double, metric
 from tests.serving.callers import STRANGER, btauth
 from tests.serving.fake_triton import FakeTritonServer, doubled
-from tests.serving.gateways import NEURONS, write_neurons
+from tests.serving.gateways import NEURONS, replace, write_neurons
 from tests.serving.processes import gateway, until
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ def test_fault_30_unknown_fields_of_a_changed_schema_are_counted_and_the_answer_
     slot = {SlotName("itsai"): SlotRoute(stable=ReleaseId("itsai-1"))}
     options: dict[str, Any] = {"subnets": [SubnetSpec(FACTORIES["itsai"])], "slots": ["itsai"]}
     with gateway(tmp_path, triton.address, **options) as running:
-        write_state(tmp_path / "routes.json", RouteTable(2, time.time(), slot))
+        replace(tmp_path / "routes.json", RouteTable(2, time.time(), slot))
         body = {"texts": [], "predictions": [], "version": "99.0.0", "a_new_field": {"deep": [1]}}
         assert running.ask(btauth("/TextSynapse", body)).status_code == 200
         until(lambda: metric(running, "headframe_schema_drift_total", route="TextSynapse", sign="unknown_field") == 1)

@@ -21,6 +21,7 @@ from infra.stack.processes import markers
 from infra.triton import Triton
 from infra.watchdog import BUSY_SILENT_S, SILENT_S, Watchdog, cpu_seconds, embedded_server
 from tests.servers import TritonServer
+from tests.serving.processes import until
 
 
 class Server:
@@ -153,6 +154,7 @@ def test_a_real_triton_that_is_stopped_is_noticed_and_ended(triton_server: Trito
     assert dog.look() is None
     os.kill(server, signal.SIGSTOP)
     try:
+        until(lambda: not alive())  # its threads stop one after the other
         assert dog.look() is None
         now[0] += SILENT_S
         assert dog.look() == server

@@ -17,7 +17,7 @@ from serving.admission.queue import Admission, Budgets
 from serving.answering import Answerer, Infers
 from serving.app import Gateway
 from serving.clock import Clock
-from serving.files import StateFile
+from serving.files import LOOK_EVERY_S, StateFile
 from serving.identity import Identity
 from serving.miners import Miner, Miners, Ping
 from serving.nonces.store import NonceStore, open_store, prepare_store
@@ -66,7 +66,7 @@ def write_routes(
     home: Path, *, stable: str | None, canary: str | None = None, share_bp: int = 0, shadow: str | None = None,
     fallback: str | None = None, slot: SlotName = SLOT, generation: int = 1,
 ) -> None:  # fmt: skip
-    """Replace routes.json for one slot."""
+    """Replace routes.json for one slot; a request that is sent after the return finds it."""
 
     def release(name: str | None) -> ReleaseId | None:
         return ReleaseId(name) if name else None
@@ -75,12 +75,18 @@ def write_routes(
         stable=release(stable), canary=Canary(ReleaseId(canary), share_bp) if canary else None,
         shadow=release(shadow), fallback=release(fallback),
     )  # fmt: skip
-    write_state(home / "routes.json", RouteTable(generation, time.time(), {slot: chosen}))
+    replace(home / "routes.json", RouteTable(generation, time.time(), {slot: chosen}))
 
 
 def write_neurons(home: Path, neurons: list[Neuron] | None = None) -> None:
-    """Replace neurons.json."""
-    write_state(home / "neurons.json", NeuronTable(1, time.time(), NEURONS if neurons is None else neurons))
+    """Replace neurons.json, as `write_routes` does."""
+    replace(home / "neurons.json", NeuronTable(1, time.time(), NEURONS if neurons is None else neurons))
+
+
+def replace(path: Path, state: RouteTable | NeuronTable) -> None:
+    """Write a state file and wait until every process that looked at the old one will look again."""
+    write_state(path, state)
+    time.sleep(LOOK_EVERY_S)
 
 
 class Box:

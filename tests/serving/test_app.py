@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from serving.admission.breaker import FAILURES, PAUSE_S, SERVER_FAILURES, Breakers
+from serving.errors import Refusal
 from serving.nonces.store import NonceStore
+from serving.public.addresses import JunkBudgets
+from serving.public.door import Door
 from serving.subnets.base import Tensors
 from serving.traffic.writer import read_records
 from serving.triton import ReleaseFault, ServerDown, TooLate
@@ -329,6 +332,28 @@ async def test_whoever_is_over_budget_costs_no_nonce_and_no_look_at_the_signatur
         assert (refused.status, refused.message) == (429, "too many requests from this hotkey")
     assert nonces.count() == known
     assert (await gateway.ask(double(sender=BOB))).status == 200
+
+
+async def test_a_replay_store_that_fails_makes_no_junk_of_what_true_callers_send(
+    box: MakeBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = box(door=Door(junk=JunkBudgets(per_s=0.001, burst=3)))
+    full = Refusal(503, "replay_store_full", "too many requests to remember", retry_after=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(gateway.gateway.nonces, "spend", _raises(full))
+        assert {(await gateway.ask(double())).status for _ in range(10)} == {503}
+    request = double()
+    assert (await gateway.ask(request)).status == 200
+    replayed = [(await gateway.ask(request)).status for _ in range(10)]  # what is replayed is junk
+    assert replayed[0] == 401
+    assert replayed[-1] == 429
+
+
+def _raises(error: Exception) -> Callable[..., Any]:
+    async def spend(*_: Any, **__: Any) -> None:
+        raise error
+
+    return spend
 
 
 def _after(act: Callable[[], None]) -> Callable[[Tensors], Tensors]:
