@@ -15,7 +15,7 @@ _UNKNOWN = "there is no such setting; 'headframe config' lists them all"
 
 def build() -> typer.Typer:
     """The whole command, verbs registered."""
-    from headframe import demo, models, pause, replay, serve, stack, twin
+    from headframe import demo, models, pause, replay, rollouts, serve, stack, twin
 
     app = typer.Typer(
         name="headframe",
@@ -23,7 +23,7 @@ def build() -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
-    for module in (stack, serve, pause, models, twin, replay, demo):
+    for module in (stack, serve, pause, models, rollouts, twin, replay, demo):
         module.register(app)
     _flow(app)
     return app

@@ -9,13 +9,13 @@ from typing import Annotated
 import msgspec
 import typer
 
+from headframe.options import AsJson
 from headframe.output import EXIT_BAD, console, print_json
 from infra.settings import Settings, load_settings
 from serving.errors import UserError
 
 WAIT_S = 5.0
 """How long workers may take to say that they saw it; they look ten times a second."""
-AsJson = Annotated[bool, typer.Option("--json", help="Print facts as one JSON document.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -14,6 +14,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from headframe.options import AsJson
 from headframe.output import EXIT_BAD, EXIT_HELD, EXIT_USAGE, console, print_json, progress_console
 from serving.errors import UserError
 
@@ -52,7 +53,7 @@ def replay(
     reconcile: Annotated[
         bool, typer.Option("--reconcile", help="Replay nothing: compare requests counted with rows recorded.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print facts as one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Answer recorded requests again and compare: the model's tensors, the reply's length and its checksum.
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
+from headframe.options import AsJson
 from headframe.output import EXIT_BAD, console, print_json, progress_console
 from serving.errors import UserError
 
 if TYPE_CHECKING:
     from infra.settings import Settings
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print facts as one JSON document.")]
 
 _COLOURS = {"running": "green", "ready": "green", "starting": "yellow", "unready": "yellow", "failed": "red"}
 

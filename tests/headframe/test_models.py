@@ -1,57 +1,24 @@
-"""The verbs over a model's life: help, exit codes, and what they print."""
+"""The verbs that make and judge models: help, exit codes, and what they print; help of the rollout's verbs too."""
 
 from __future__ import annotations
 
 import json
 import re
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from flows.gate import GateResult
 from flows.ingest import IngestReport
 from flows.retrain import RetrainResult
 from flows.verdicts import NAMES, Check
-from headframe import cli
-from infra.ledger import moves, open_ledger
-from infra.settings import Settings
-from serving.errors import UserError
-from tests.infra.ledger.helpers import add, report
+from tests.headframe.verbs import SLOT, failure, headframe
 
-SLOT = "synth-high"
+pytestmark = pytest.mark.usefixtures("home")
 VERBS = (
     "ingest", "outcomes", "retrain", "publish", "gate", "rollback", "releases", "rollout start", "rollout tick",
     "rollout status", "rollout abort",
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HEADFRAME_HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def headframe(*words: str) -> Result:
-    return CliRunner().invoke(cli.build(), list(words))
-
-
-def failure(done: Result) -> UserError:
-    assert isinstance(done.exception, UserError), done.output
-    assert "\n" not in str(done.exception)
-    return done.exception
-
-
-def live(home: Path) -> tuple[str, str]:
-    """A stable release and a candidate that passed its gate."""
-    with closing(open_ledger(Settings(home=home))) as ledger:
-        first, second = add(ledger, "first"), add(ledger, "second")
-        report(ledger, first, None)
-        ledger.move(SLOT, moves.adopt(first.id), kind="adopt", release=first.id, actor="t", reason="first")
-        report(ledger, second, first)
-        return first.id, second.id
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -86,42 +53,6 @@ def test_a_bad_option_is_a_usage_error(words: tuple[str, ...]) -> None:
 def test_a_part_that_has_no_address_is_one_clear_line() -> None:
     assert str(failure(headframe("retrain", "--slot", SLOT))).startswith("MLflow has no address: start the stack")
     assert str(failure(headframe("ingest"))).startswith("S3 has no address: start the stack")
-
-
-def test_releases_are_listed_with_verdict_and_place(home: Path) -> None:
-    assert json.loads(headframe("releases", "--json").stdout) == []
-    first, second = live(home)
-    rows = json.loads(headframe("releases", "--slot", SLOT, "--json").stdout)
-    assert [(row["id"], row["gate"], row["place"]) for row in rows] == [
-        (first, "inconclusive", "stable"), (second, "pass", None)
-    ]  # fmt: skip
-    text = headframe("releases").stdout
-    assert first in text.replace("\n", "").replace(" ", "") or first[:12] in text
-
-
-def test_a_rollout_is_started_watched_and_aborted(home: Path) -> None:
-    first, second = live(home)
-    started = json.loads(headframe("rollout", "start", "--slot", SLOT, "--json").stdout)
-    assert (started["before"], started["after"], started["release"]) == ("settled", "starting", second)
-    now = json.loads(headframe("rollout", "status", "--slot", SLOT, "--json").stdout)
-    assert (now["stage"], now["stable"], now["candidate"]) == ("starting", first, second)
-    assert [change["kind"] for change in now["transitions"]] == ["adopt", "start"]
-    assert failure(headframe("rollout", "start", "--slot", SLOT)).exit_code == 3
-    done = headframe("rollout", "abort", "--slot", SLOT, "--reason", "not today")
-    assert done.exit_code == 0
-    assert "aborted: not today" in done.stdout
-    assert str(failure(headframe("rollout", "abort", "--slot", SLOT))).endswith("no rollout is under way")
-
-
-def test_a_rollback_with_nothing_to_go_back_to_says_so(home: Path) -> None:
-    live(home)
-    assert "no previous stable release" in str(failure(headframe("rollback", "--slot", SLOT)))
-
-
-def test_a_tick_with_nothing_to_do_is_good(home: Path) -> None:
-    done = headframe("rollout", "tick", "--slot", SLOT, "--no-prefect")
-    assert done.exit_code == 0
-    assert "no release is stable yet" in done.stdout
 
 
 def test_publishing_what_is_no_release_names_the_file(home: Path) -> None:
