@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 
 from infra import releases
 from infra.objects import ObjectMissing, ObjectStore, ObjectStoreError
-from infra.releases import MANIFEST, Release, ReleaseError, fetch, publish, seal, signature_difference, verify
+from infra.releases import (
+    MANIFEST,
+    Release,
+    ReleaseError,
+    bundle,
+    fetch,
+    publish,
+    seal,
+    shelf,
+    signature_difference,
+    verify,
+)
 from tests.infra.bundles import sealed
 
 
@@ -302,13 +313,13 @@ def test_two_fetches_at_once_agree(tmp_path: Path, release: Release, monkeypatch
     store = Memory()
     publish(store, release)
     models = tmp_path / "models"
-    move: Callable[..., bool] = releases._move
+    move: Callable[..., bool] = bundle.move_folder
 
     def late(source: Path, target: Path) -> bool:
         shutil.copytree(source, target, dirs_exist_ok=True)
         return move(source, target)
 
-    monkeypatch.setattr(releases, "_move", late)
+    monkeypatch.setattr(shelf, "move_folder", late)
     assert fetch(store, release.id, models, sha256=release.sha256).id == release.id
     assert [p.name for p in models.iterdir()] == [release.id]
 
