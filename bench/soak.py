@@ -3,7 +3,7 @@
 Run: ``make soak`` (20 minutes), or ``SOAK_MINUTES=60 make soak``. Starts the stack of HEADFRAME_HOME (``var/soak``),
 gives each slot a second release, and flips stable between the two through the ledger. At the end the books must
 balance: requests, answers and traffic records agree, nobody answered that was not routed, and memory stayed flat.
-Writes ``report.json`` and ``report.png`` into the home; exit code 0 only when all of that holds.
+Writes ``report.json``, ``memory.csv`` and ``report.png`` into the home; exit code 0 only when all of that holds.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def soak(settings: Settings, minutes: float) -> dict[str, Any]:
         what = f"{len(latency)} answers, {faults} bad, {flips.done} flips"
         bar.update(task, completed=at, what=what)
 
-    options = Options(simulations=SIMULATIONS, concurrency=PER_S, live=True, truth_wait=0.0, on_row=on_row)
+    options = Options(simulations=SIMULATIONS, concurrency=PER_S, live=True, score=False, on_row=on_row)
     rounds = steadily(clock, list(settings.slots), minutes * 60)
     memory.start()
     flips.start()
@@ -98,6 +98,7 @@ def soak(settings: Settings, minutes: float) -> dict[str, Any]:
     flips.stop()
     memory.stop()
     time.sleep(1.5)  # the record is synced each second
+    memory.write(settings.home / "memory.csv")
     plot.draw(settings.home / "report.png", memory.samples, latency)
     restarts = {name: count - restarts_before.get(name, 0) for name, count in _restarts(settings).items()}
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import statistics
 import threading
 import time
@@ -14,6 +15,8 @@ import psutil
 from infra.stack.processes import marked
 
 EVERY_S = 10.0
+CLIENT = "soak"
+"""This process: the callers, the flips and the books. Shown beside the stack's parts."""
 FLAT_SHARE, FLAT_MB = 0.05, 15.0
 """A part grew when the second half of the run added more than this share of it and more than this many megabytes."""
 
@@ -31,7 +34,7 @@ class Memory(threading.Thread):
     def run(self) -> None:
         began = time.monotonic()
         while True:
-            for part, processes in marked(self._home).items():
+            for part, processes in (marked(self._home) | {CLIENT: [psutil.Process()]}).items():
                 size = 0.0
                 for process in processes:
                     with suppress(psutil.Error):
@@ -44,6 +47,15 @@ class Memory(threading.Thread):
         """No more samples."""
         self._enough.set()
         self.join()
+
+    def write(self, path: Path) -> None:
+        """Every sample as a row of a CSV file: part, seconds, megabytes."""
+        with path.open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(("part", "s", "mb"))
+            table.writerows(
+                (part, round(s, 1), round(mb, 2)) for part, own in sorted(self.samples.items()) for s, mb in own
+            )
 
     def table(self) -> dict[str, dict[str, float | bool]]:
         """By part: first and last sample (MB), slope of the second half (MB an hour), and whether it is flat."""

@@ -64,6 +64,8 @@ class Options:
     simulations: int = 1000
     live: bool = False
     """Wait for each prompt's price to be published before scoring it, rather than score all at once."""
+    score: bool = True
+    """Keep each valid answer until its price is known; without it an answer is judged, and only its row stays."""
     truth_wait: float | None = None
     """Live only: longest wait (s) for prices after the last request; None waits as long as it takes."""
     on_row: Callable[[PromptRow], None] = field(default=lambda row: None)
@@ -161,9 +163,10 @@ class _Judge:
                 row.verdict, paths = verdict(asked.request, elapsed, response)
         if row.error is not None:
             row.verdict = "error"
-        self._board.add(row, paths, asked.book, self._options.simulations)
-        if not self._options.live:
-            self._board.settle()
+        if self._options.score:
+            self._board.add(row, paths, asked.book, self._options.simulations)
+            if not self._options.live:
+                self._board.settle()
 
 
 class _Asker:

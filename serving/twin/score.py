@@ -1,4 +1,4 @@
-"""Keeps answers until their prices came, scores them beside the field, and works out the incentive."""
+"""Keeps answers on disk until their prices came, scores them beside the field, and works out the incentive."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from serving.seed import seed_of
@@ -29,17 +30,18 @@ OURS = "headframe"
 class _Pending(NamedTuple):
     row: PromptRow
     ask: Ask
+    known: Path
+    """Where the prices lie that were known when it was asked."""
     answer: Path | None
     """Where the paths lie; None when the answer was invalid."""
-    known: AssetPrices
     n: int
 
 
 class Scoreboard:
     """One validator's view of us and of the named field.
 
-    A prompt that was asked more than once counts once, by its first answer, as validators thin them. Paths wait for
-    their truth on disk, a day of them being too much to hold.
+    A prompt that was asked more than once counts once, by its first answer, as validators thin them. Paths and the
+    prices known at the time wait for their truth on disk, a day of them being too much to hold.
     """
 
     def __init__(self, truth: Truth, field: Mapping[str, Baseline] = FIELD) -> None:
@@ -65,12 +67,14 @@ class Scoreboard:
             self._lost.add(ask)
             return
         row.simulated, row.proxy = known.simulated, known.proxy
+        self._kept += 1
+        file = Path(self._folder.name) / f"{self._kept}.prices"
+        file.write_bytes(msgspec.msgpack.encode(known))
         answer = None
         if paths is not None:
-            self._kept += 1
-            answer = Path(self._folder.name) / f"{self._kept}.npy"
+            answer = file.with_suffix(".npy")
             np.save(answer, paths)
-        self._pending.append(_Pending(row, ask, answer, known, n))
+        self._pending.append(_Pending(row, ask, file, answer, n))
 
     def settle(self, now: float | None = None) -> int:
         """Score what can be scored, and tell how many answers still wait for their price.
@@ -94,25 +98,26 @@ class Scoreboard:
 
     def _score(self, one: _Pending, real: FloatArray) -> None:
         prompt = PROMPTS[one.ask.slot]
+        known = msgspec.msgpack.decode(one.known.read_bytes(), type=AssetPrices)
         paths = np.load(one.answer) if one.answer else None
-        if one.answer:
-            one.answer.unlink()
+        for file in filter(None, (one.known, one.answer)):
+            file.unlink()
         one.row.terms = prompt_score(np.ones((1, prompt.points)), real, prompt).n_terms
         if not one.row.terms:
             self._lost.add(one.ask)
             return
         one.row.crps = INVALID if paths is None else stored_score(paths, real, prompt)
         if one.ask not in self._sums:
-            self._sums[one.ask] = [one.row.crps, *self._field_sums(one, real)]
+            self._sums[one.ask] = [one.row.crps, *self._field_sums(one.ask, known, one.n, real)]
 
-    def _field_sums(self, one: _Pending, real: FloatArray) -> list[float]:
-        slot, asset, start = one.ask
+    def _field_sums(self, ask: Ask, known: AssetPrices, n: int, real: FloatArray) -> list[float]:
+        slot, asset, start = ask
         prompt = PROMPTS[slot]
-        book = PriceBook(as_of=float(one.known.spot_time), written_at=0.0, assets={asset: one.known})
+        book = PriceBook(as_of=float(known.spot_time), written_at=0.0, assets={asset: known})
         sums = []
         for name, baseline in self._field.items():
             seed = seed_of(slot, f"{name} {asset} {start}".encode())
-            paths = baseline(asset, book, start, prompt.increment, prompt.length, one.n, seed)
+            paths = baseline(asset, book, start, prompt.increment, prompt.length, n, seed)
             sums.append(stored_score(paths, real, prompt))
         return sums
 

@@ -169,6 +169,20 @@ async def test_live_waits_no_longer_than_told(world: World) -> None:
     assert found.good
 
 
+async def test_without_scores_an_answer_is_judged_and_let_go(world: World) -> None:
+    def truth(asset: str, start: int, increment: int, length: int) -> Any:
+        raise AssertionError("nobody asked for a score")
+
+    def answer(task: Task) -> Any:
+        return walk(task)[:, :-1] if task.request.asset == ETH else walk(task)
+
+    async with gateway(answer) as at:
+        rounds = at_once(world.clock, {HIGH: [BTC, ETH]})
+        found = await _run(at, World(world.clock, _book, truth), rounds, live=True, score=False)
+    assert (found.requests, found.invalid, found.scored, found.unscored, found.incentive) == (8, 4, 0, 0, {})
+    assert all(row.crps is None and row.ms > 0 for row in found.prompts)
+
+
 async def test_live_scores_when_the_time_has_come(world: World) -> None:
     async def rounds() -> AsyncIterator[Round]:
         yield Round(None, (Ask(HIGH, BTC, T + 60),))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from serving.state import AssetPrices, PriceBook
+from serving.state import AssetPrices, Points, PriceBook
 from serving.subnets.synth.baselines import FIELD
 from serving.subnets.synth.rules import HIGH, LOW, PROMPTS
 from serving.twin.report import PromptRow
@@ -113,6 +115,43 @@ def test_live_answers_wait_for_the_last_price(board: Scoreboard, market: _Market
     market.until = T + LENGTH
     assert board.settle(T + LENGTH + 90.0) == 0
     assert row.crps is not None
+
+
+def _long_book() -> PriceBook:
+    """A book as the sidecar writes it, with no number that another shares."""
+    history = {
+        str(step): Points([T - step * n for n in range(512)], [100 + n / 7 for n in range(512)]) for step in (60, 3600)
+    }
+    return PriceBook(
+        as_of=T, written_at=0.0, assets={Asset("BTC"): AssetPrices(100.0, T, "pyth", False, False, history)}
+    )
+
+
+def test_an_answer_that_waits_takes_no_memory_to_speak_of(board: Scoreboard) -> None:
+    rows = [_row(T + 60 * number) for number in range(65)]
+    board.add(rows[0], _paths(), _long_book(), 200)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for row in rows[1:]:
+            board.add(row, _paths(), _long_book(), 200)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / 64 < 2_000  # the paths alone are 98 kB, the prices known 74 kB
+    assert board.settle() == 0
+    assert board.scored == 65
+
+
+def test_what_was_scored_leaves_the_disk(board: Scoreboard, market: _Market) -> None:
+    folder = Path(board._folder.name)
+    board.add(_row(), _paths(), BOOK, 200)
+    board.add(_row(T + 86_400), None, BOOK, 200)
+    assert len(list(folder.iterdir())) == 3
+    assert board.settle(T + LENGTH + 90.0) == 1
+    assert len(list(folder.iterdir())) == 1
+    board.settle()
+    assert list(folder.iterdir()) == []
 
 
 def test_without_any_price_nothing_is_scored(board: Scoreboard, market: _Market) -> None:
