@@ -19,8 +19,9 @@ from infra.ledger.entries import GateEntry, Kind, Outcome, ReleaseEntry, SlotSta
 from infra.ledger.errors import Fenced, LedgerError
 from infra.ledger.models import GateRow, ReleaseRow, SlotRow, TransitionRow
 from infra.ledger.moves import Move
+from infra.ledger.rows import gate_entry, release_entry, slot_route, slot_row, slot_state, transition_entry
 from infra.settings import Settings
-from serving.state import Canary, RouteTable, SlotRoute
+from serving.state import RouteTable
 from serving.types import ReleaseId, Sha256, SlotName
 
 CHAMPIONLESS = ("integrity", "load", "validity", "latency")
@@ -80,7 +81,7 @@ class Ledger:
                 except IntegrityError as error:
                     raise LedgerError(f"release {id} exists with another hash than {sha256[:12]}") from error
                 known = row
-            return _release(known)
+            return release_entry(known)
 
     def releases(self, slot: str | None = None) -> list[ReleaseEntry]:
         """All releases, or a slot's, oldest first."""
@@ -88,7 +89,7 @@ class Ledger:
         if slot is not None:
             query = query.where(ReleaseRow.slot == slot)
         with self._reading() as session:
-            return [_release(row) for row in session.scalars(query)]
+            return [release_entry(row) for row in session.scalars(query)]
 
     def release(self, name: str) -> ReleaseEntry:
         """One release by its id or full sha256; raises LedgerError when there is none."""
@@ -97,7 +98,7 @@ class Ledger:
             row = session.scalars(query).first()
             if row is None:
                 raise LedgerError(f"the ledger knows no release {name}; 'headframe releases' lists them")
-            return _release(row)
+            return release_entry(row)
 
     def newest_ungated(self, slot: str) -> ReleaseEntry | None:
         """The slot's newest release that no gate report exists for and that is not live, if any."""
@@ -109,7 +110,7 @@ class Ledger:
         )
         live = self.slot(slot).live
         with self._reading() as session:
-            return next((_release(row) for row in session.scalars(query) if row.id not in live), None)
+            return next((release_entry(row) for row in session.scalars(query) if row.id not in live), None)
 
     # gate reports
 
@@ -137,7 +138,7 @@ class Ledger:
         with database.plainly(self._engine), Session(self._engine) as session:
             session.add(row)
             session.commit()
-            return _gate(row)
+            return gate_entry(row)
 
     def latest_gate(self, release_sha256: str) -> GateEntry | None:
         """The newest report on a release, if any."""
@@ -147,24 +148,23 @@ class Ledger:
     def gates(self, slot: str) -> list[GateEntry]:
         """All reports on a slot's releases, oldest first."""
         query = select(GateRow).join(ReleaseRow, ReleaseRow.sha256 == GateRow.release_sha256)
+        query = query.where(ReleaseRow.slot == slot).order_by(GateRow.number)
         with self._reading() as session:
-            return [
-                _gate(row) for row in session.scalars(query.where(ReleaseRow.slot == slot).order_by(GateRow.number))
-            ]
+            return [gate_entry(row) for row in session.scalars(query)]
 
     # slots
 
     def slot(self, slot: str) -> SlotState:
         """A slot's state; ``empty`` when nothing was ever adopted."""
         with self._reading() as session:
-            return _state(session.get(SlotRow, slot), slot)
+            return slot_state(session.get(SlotRow, slot), slot)
 
     def take(self, slot: str, actor: str) -> SlotState:
         """Raise the slot's fencing token, so that whoever held it before can write no more."""
         with database.plainly(self._engine), Session(self._engine) as session:
-            state = _state(session.get(SlotRow, slot, with_for_update=True), slot)
+            state = slot_state(session.get(SlotRow, slot, with_for_update=True), slot)
             state = msgspec.structs.replace(state, token=state.token + 1, holder=actor)
-            session.merge(_row(state))
+            session.merge(slot_row(state))
             session.commit()
             return state
 
@@ -185,7 +185,7 @@ class Ledger:
         passing gate report for its hash, or by `adopt`, or because it was stable before.
         """
         with database.plainly(self._engine), Session(self._engine) as session:
-            before = _state(session.get(SlotRow, slot, with_for_update=True), slot)
+            before = slot_state(session.get(SlotRow, slot, with_for_update=True), slot)
             if token is not None and before.token != token:
                 raise Fenced(slot, before.holder)
             after = msgspec.structs.replace(
@@ -197,7 +197,7 @@ class Ledger:
             )
             if after.stable != before.stable:
                 _may_be_stable(session, after, kind)
-            session.merge(_row(after))
+            session.merge(slot_row(after))
             session.add(
                 TransitionRow(
                     slot=slot,
@@ -221,7 +221,7 @@ class Ledger:
         if slot is not None:
             query = query.where(TransitionRow.slot == slot)
         with self._reading() as session:
-            return [_transition(row) for row in session.scalars(query)]
+            return [transition_entry(row) for row in session.scalars(query)]
 
     def stable_at(self, slot: str, at: float) -> ReleaseId | None:
         """Which release was stable at a moment (unix s)."""
@@ -238,8 +238,8 @@ class Ledger:
         """What serving needs to know of every slot; the generation is the last transition's number."""
         with self._reading() as session:
             generation = session.scalar(select(func.max(TransitionRow.number))) or 0
-            states = [_state(row, row.slot) for row in session.scalars(select(SlotRow).order_by(SlotRow.slot))]
-        return RouteTable(generation, self._now(), {state.slot: _route(state) for state in states})
+            states = [slot_state(row, row.slot) for row in session.scalars(select(SlotRow).order_by(SlotRow.slot))]
+        return RouteTable(generation, self._now(), {state.slot: slot_route(state) for state in states})
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
@@ -270,34 +270,4 @@ def _may_be_stable(session: Session, after: SlotState, kind: Kind) -> None:
 def _latest_gate(session: Session, release_sha256: str) -> GateEntry | None:
     query = select(GateRow).where(GateRow.release_sha256 == release_sha256).order_by(GateRow.number.desc())
     row = session.scalars(query).first()
-    return None if row is None else _gate(row)
-
-
-def _values(row: Any) -> dict[str, Any]:
-    return {column.name: getattr(row, column.name) for column in row.__table__.columns}
-
-
-def _release(row: ReleaseRow) -> ReleaseEntry:
-    return ReleaseEntry(**_values(row))
-
-
-def _gate(row: GateRow) -> GateEntry:
-    return GateEntry(**_values(row))
-
-
-def _transition(row: TransitionRow) -> TransitionEntry:
-    return TransitionEntry(**_values(row))
-
-
-def _state(row: SlotRow | None, slot: str) -> SlotState:
-    return SlotState(slot=SlotName(slot)) if row is None else SlotState(**_values(row))
-
-
-def _row(state: SlotState) -> SlotRow:
-    return SlotRow(**msgspec.structs.asdict(state))
-
-
-def _route(state: SlotState) -> SlotRoute:
-    canary = Canary(state.candidate, state.canary_bp) if state.stage == "canary" and state.candidate else None
-    shadow = state.candidate if state.stage == "shadow" else None
-    return SlotRoute(stable=state.stable, canary=canary, shadow=shadow, fallback=state.fallback)
+    return None if row is None else gate_entry(row)
