@@ -27,7 +27,7 @@ from rich.table import Table
 from bench.soaking import plot
 from bench.soaking.books import balance
 from bench.soaking.flips import Flips, second_release
-from bench.soaking.memory import Memory
+from bench.soaking.memory import CLIENT, Memory
 from headframe.flow_runs import fill_empty_slots
 from infra.ports import endpoints, need
 from infra.prices import price_store
@@ -120,8 +120,11 @@ def wrong(report: dict[str, Any]) -> list[str]:
     found += [f"flip: {problem}" for problem in report["flips"]["problems"]]
     found += ["no flip was made"] if not report["flips"]["done"] else []
     found += [f"restarted: {report['restarts']}"] if report["restarts"] else []
-    grown = [name for name, part in report["memory"].items() if not part["flat"]]
-    return found + [f"memory of {name} grew by {report['memory'][name]['second_half_mb']} MB" for name in grown]
+    for name, part in report["memory"].items():
+        if not part["flat"] and name != CLIENT:
+            grown = f"its floors by {part['floors_mb']} MB, a line through it by {part['line_mb']} MB"
+            found.append(f"memory of {name} grew in the second half: {grown}")
+    return found
 
 
 def _spread(values: list[float]) -> dict[str, float]:
@@ -146,10 +149,10 @@ def show(report: dict[str, Any]) -> None:
     facts.add_row("flips", str(report["flips"]["done"]))
     facts.add_row("latency, ms", ", ".join(f"{name} {value:.0f}" for name, value in report["latency_ms"].items()))
     console.print(facts)
-    table = Table("part", "first, MB", "last, MB", "MB an hour, second half", "", box=None)
+    table = Table("memory, MB", "first", "last", "floors' rise", "line's rise", "given back", "", box=None)
     for name, part in report["memory"].items():
-        flat = "flat" if part["flat"] else "[red]grew[/]"
-        table.add_row(name, str(part["first_mb"]), str(part["last_mb"]), str(part["mb_per_hour"]), flat)
+        verdict = "(not judged)" if name == CLIENT else "flat" if part["flat"] else "[red]grew[/]"
+        table.add_row(name, *(str(value) for key, value in part.items() if key != "flat"), verdict)
     console.print(table)
 
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import csv
-import statistics
 import threading
 import time
 from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import psutil
 
+from bench.soaking.growth import growth
 from infra.stack.processes import marked
 
-EVERY_S = 10.0
+EVERY_S = 5.0
 CLIENT = "soak"
 """This process: the callers, the flips and the books. Shown beside the stack's parts."""
-FLAT_SHARE, FLAT_MB = 0.05, 15.0
-"""A part grew when the second half of the run added more than this share of it and more than this many megabytes."""
+ROAD = frozenset({"gateway", "triton"})
+"""Parts that a validator's request passes through: they are not let off for breathing."""
 
 
 class Memory(threading.Thread):
@@ -58,15 +59,13 @@ class Memory(threading.Thread):
             )
 
     def table(self) -> dict[str, dict[str, float | bool]]:
-        """By part: first and last sample (MB), slope of the second half (MB an hour), and whether it is flat."""
+        """By part: first and last sample, its `Growth` (MB), and whether it is flat."""
         found: dict[str, dict[str, float | bool]] = {}
         for part, samples in sorted(self.samples.items()):
-            half = samples[len(samples) // 2 :]
-            slope = statistics.linear_regression(*zip(*half, strict=True)).slope if len(half) > 2 else 0.0
-            grown = slope * (half[-1][0] - half[0][0])
+            grown = growth(*np.array(samples).T)
             found[part] = {
-                "first_mb": round(samples[0][1], 1), "last_mb": round(samples[-1][1], 1),
-                "mb_per_hour": round(slope * 3600, 1), "second_half_mb": round(grown, 1),
-                "flat": grown <= max(FLAT_MB, FLAT_SHARE * samples[-1][1]),
+                "first_mb": round(samples[0][1], 1), "last_mb": round(grown.last, 1),
+                "floors_mb": round(grown.floors, 1), "line_mb": round(grown.line, 1),
+                "given_back_mb": round(grown.given_back, 1), "flat": not grown.leaks(strict=part in ROAD),
             }  # fmt: skip
         return found

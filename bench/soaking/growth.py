@@ -1,0 +1,77 @@
+"""Whether memory grows: told apart from a part that breathes, filling up and giving back again and again."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+FLOORS_MB, FLOORS_SHARE = 4.0, 0.1
+"""Floors may rise so much over half a run, or by so much of the given back, whichever is more.
+
+4 MB are 24 MB an hour in a run of 20 minutes, and 8 in one of 60.
+"""
+LINE_MB, LINE_SHARE = 15.0, 0.05
+"""A line may rise so much over half a run, or by so much of the last size, whichever is more."""
+_GIVEN_BACK = 1.25
+_LEAST = 12
+"""Samples below which a quarter has no floor."""
+
+_Floats = npt.NDArray[np.float64]
+
+
+class Growth(NamedTuple):
+    """How a part's memory went, in megabytes."""
+
+    last: float
+    line: float
+    """What a line fitted through the second half rises by."""
+    floors: float
+    """Twice the smaller of the last two steps between the floors of the second, third and fourth quarter.
+
+    A steady leak lifts every floor, so this is what it adds in half a run. What settles after a start lifts the last
+    one no more, and what gives back at least once in half a run cannot lift both.
+    """
+    given_back: float
+    """The deepest fall from a peak, the first quarter left out."""
+
+    def leaks(self, *, strict: bool = False) -> bool:
+        """Whether the part grew: its floors rose, or the line did and by more than the part ever gave back.
+
+        The second finds what began too late for the floors. `strict` takes the line's word alone.
+        """
+        limit = max(LINE_MB, LINE_SHARE * self.last)
+        by_line = self.line > limit and (strict or self.line > _GIVEN_BACK * self.given_back)
+        return by_line or self.floors > max(FLOORS_MB, FLOORS_SHARE * self.given_back)
+
+
+def growth(times: _Floats, sizes: _Floats) -> Growth:
+    """From samples (seconds, megabytes) at even distances; a single odd sample moves no floor and no peak."""
+    if not len(sizes):
+        return Growth(0.0, 0.0, 0.0, 0.0)
+    smooth = _medians_of_three(sizes)
+    floors = 0.0
+    if len(sizes) >= _LEAST:
+        second, third, fourth = (quarter.min() for quarter in np.array_split(smooth, 4)[1:])
+        floors = 2.0 * min(third - second, fourth - third)
+    settled = smooth[len(smooth) // 4 :]
+    given_back = float((np.maximum.accumulate(settled) - settled).max())
+    return Growth(
+        float(sizes[-1]), _rise(times[len(times) // 2 :], sizes[len(sizes) // 2 :]), float(floors), given_back
+    )
+
+
+def _rise(times: _Floats, sizes: _Floats) -> float:
+    """What the least-squares line rises by, from the first sample to the last."""
+    if len(times) < 3:
+        return 0.0
+    slope = float(np.polynomial.Polynomial.fit(times, sizes, 1).convert().coef[-1])
+    return slope * float(times[-1] - times[0])
+
+
+def _medians_of_three(values: _Floats) -> _Floats:
+    if len(values) < 3:
+        return values
+    middle = np.median(np.lib.stride_tricks.sliding_window_view(values, 3), axis=1)
+    return np.concatenate((middle[:1], middle, middle[-1:]))
