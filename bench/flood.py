@@ -12,13 +12,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -27,64 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.flooding.valid import Load, Seen
+from bench.flooding.waging import Attack, Attacks
 from bench.stand import Stand
-from bench.stand.stand import ROOT
 
 ROUNDS = 5
 CONTROL = "junk elsewhere (control)"
 SHIPPED: dict[str, Any] = {"junk_per_s": 20.0, "junk_burst": 200, "neurons_max_age": 1.0}
-Attack = Callable[[], AbstractAsyncContextManager[None]]
-
-
-class Attacks:
-    """Each of them as a block during which it goes on."""
-
-    def __init__(self, stand: Stand, per_s: float) -> None:
-        self.told: dict[str, Counter[str]] = {"junk": Counter(), "slow": Counter()}
-        """What the attackers met."""
-        self._stand, self._per_s = stand, per_s
-
-    def junk(self) -> AbstractAsyncContextManager[None]:
-        """Ten junk requests for each valid one."""
-        return self._process("junk")
-
-    def slow(self) -> AbstractAsyncContextManager[None]:
-        """500 slow senders."""
-        return self._process("slow")
-
-    @asynccontextmanager
-    async def _process(self, kind: str) -> AsyncIterator[None]:
-        command = [sys.executable, "-m", "bench.flooding.attacks", kind, str(self._stand.port), str(10 * self._per_s)]
-        attacker = await asyncio.create_subprocess_exec(
-            *command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        assert attacker.stdin is not None
-        assert attacker.stdout is not None
-        await attacker.stdout.readline()
-        await asyncio.sleep(1.0)  # until it is in full swing
-        yield
-        attacker.stdin.close()
-        self.told[kind] += Counter(json.loads(await attacker.stdout.readline()))
-        await attacker.wait()
-
-    @asynccontextmanager
-    async def outage(self) -> AsyncIterator[None]:
-        """The neuron table goes, comes back as garbage, comes back too old, and so on."""
-        table = self._stand.home / "neurons.json"
-        steps: list[Callable[[], object]] = [
-            table.unlink, lambda: table.write_bytes(b'{"netuid":'), lambda: self._stand.write_neurons(age_s=86_400),
-        ]  # fmt: skip
-
-        async def go_on() -> None:
-            while True:
-                for step in steps:
-                    step()
-                    await asyncio.sleep(0.7)
-
-        going = asyncio.create_task(go_on())
-        yield
-        going.cancel()
-        self._stand.write_neurons()
 
 
 def figures(seen: Seen) -> tuple[float, float, int]:
@@ -106,7 +50,7 @@ async def measure(load: Load, attack: Attack, per_s: float, seconds: float, roun
 
 async def run(stand: Stand, other: Stand, per_s: float, seconds: float, rounds: int) -> int:
     """Measure all, print the table; 1 when a p99 is not below twice or something was lost, the control left out."""
-    console, load, attacks = Console(), Load(stand.port), Attacks(stand, per_s)
+    console, load, attacks = Console(), Load(stand.port), _on(stand, per_s)
     await load.run(per_s, 2.0)  # burn-in
     table = Table(
         "attack", "valid/s", "p50, ms", "under it", "p99, ms", "under it", "times", "lost", "under it", box=None
@@ -117,7 +61,7 @@ async def run(stand: Stand, other: Stand, per_s: float, seconds: float, rounds: 
         "500 slow senders": attacks.slow,
         "no neuron table": attacks.outage,
     }
-    kinds[CONTROL] = Attacks(other, per_s).junk
+    kinds[CONTROL] = _on(other, per_s).junk
     for name, attack in kinds.items():
         pairs = await measure(load, attack, per_s, seconds, rounds)
         without, under = ([figures(seen) for seen in each] for each in pairs)
@@ -140,6 +84,10 @@ async def run(stand: Stand, other: Stand, per_s: float, seconds: float, rounds: 
     )
     await load.close()
     return int(bad)
+
+
+def _on(stand: Stand, per_s: float) -> Attacks:
+    return Attacks(stand.port, 10 * per_s, stand.home / "neurons.json", stand.write_neurons)
 
 
 def _medians(rows: list[tuple[float, float, int]]) -> tuple[float, float, int]:
