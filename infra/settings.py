@@ -93,9 +93,9 @@ class Gateway(_Part):
     burst: int = Field(default=200, ge=1)
     """Requests that one hotkey may send at once."""
     in_flight: int = Field(default=16, ge=1)
-    """Requests that one worker has in Triton at a time."""
+    """Requests that one worker has in Triton at a time, shared by the slots."""
     waiting: int = Field(default=64, ge=0)
-    """Requests that may wait in one worker for a place in Triton."""
+    """Requests of each slot that may wait in one worker for a place in Triton."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks of our own reverse proxies, whose X-Forwarded-For is believed."""
     junk_per_s: float = Field(default=20.0, gt=0, allow_inf_nan=False)

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any
 
-from serving.admission.queue import Admission, Budgets
+from serving.admission.budgets import Budgets
+from serving.admission.queue import Admission
 from serving.answering import Answerer
 from serving.call import Call, Stages
 from serving.clock import Clock
@@ -107,7 +108,7 @@ class Gateway:
         x.stages.mark("send")
         self._account(x, code)
         if x.shadow is not None:
-            self.answerer.shadow(*x.shadow, busy=self.admission.busy)
+            self.answerer.shadow(*x.shadow, busy=self.admission.busy(x.shadow[2].slot))
 
     async def road(self, x: Exchange, scope: Scope, receive: Receive, send: Send) -> Body:
         """The body of a 200, or a Refusal. Cheap refusals stand before dear ones, state changes after the signature."""
@@ -156,7 +157,7 @@ class Gateway:
             await stream_answer(self.answerer, call, route, task, x.out)  # 503, 500, or Aborted
             return b""
         finally:
-            self.admission.leave()
+            self.admission.leave(task.slot)
 
     def _check_address(self, x: Exchange) -> None:
         """Refuse an address that has sent too much junk, but for claims of welcome hotkeys."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from serving.types import SlotName
+
 
 class SubnetSpec(msgspec.Struct, frozen=True):
     """A subnet to serve: ``package.module:factory``, called with `options`, gives the Subnet."""
@@ -91,9 +93,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 4096
     """Connections to one worker, as far as its limit of open files allows."""
     in_flight: int = 16
-    """Requests that one worker has in Triton at a time."""
+    """Requests that one worker has in Triton at a time, shared by the slots."""
     waiting: int = 64
-    """Requests that may wait in one worker for a place in Triton."""
+    """Requests of each slot that may wait in one worker for a place in Triton."""
     shadows: int = 4
     """Shadow copies that one worker has in Triton at a time; more are dropped and counted."""
 
@@ -124,6 +126,10 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How long SIGTERM leaves idle connections open: a caller may be just sending, and its reply then closes."""
     linger_s: float = 0.0
     """How long workers answer on when their parent is killed and the listening socket outlives it; 0 otherwise."""
+
+    def slots(self) -> list[SlotName]:
+        """Every slot that is promised to be served, once each."""
+        return list(dict.fromkeys(SlotName(slot) for spec in self.miners for slot in spec.slots))
 
     def kept(self, name: str) -> Path:
         """Where the last good copy of a state file lies."""

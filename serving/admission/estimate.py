@@ -32,34 +32,28 @@ class _Average:
 
 
 class ServiceTimes:
-    """Exponentially weighted means of the seconds that a place in Triton is held, by slot and over all slots.
+    """Exponentially weighted means of the seconds that a place in Triton is held, by slot.
 
-    They hold what Triton's own queue adds at the present load, so that places divided by the mean is the rate at
-    which the queue moves (Little's law).
+    They hold what Triton's own queue adds at the present load, so that a slot's places divided by its mean is the rate
+    at which its queue moves (Little's law).
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._slots: dict[SlotName, _Average] = {}
-        self._all = _Average()
         self._answers: dict[SlotName, float] = {}
 
     def learn(self, slot: SlotName, seconds: float) -> None:
         """An answer took that long."""
         usual = self._answers.get(slot, seconds)
         self._answers[slot] = usual + (seconds - usual) * WEIGHT
-        self._add(slot, seconds)
-
-    def _add(self, slot: SlotName, seconds: float) -> None:
-        now = self._clock()
-        self._slots.setdefault(slot, _Average()).add(seconds, now)
-        self._all.add(seconds, now)
+        self._slots.setdefault(slot, _Average()).add(seconds, self._clock())
 
     def late(self, slot: SlotName, seconds: float) -> None:
         """An answer would have taken longer than that: news only where it is more than was thought."""
         known = self._slots.get(slot)
         if known is not None and known.count and seconds > known.mean:
-            self._add(slot, seconds)
+            known.add(seconds, self._clock())
 
     def usual(self, slot: SlotName) -> float | None:
         """Seconds that this slot's last answers took, however long ago, and whatever came too late since."""
@@ -69,7 +63,3 @@ class ServiceTimes:
         """Seconds that an answer of this slot takes; None when too little, or nothing new, is known."""
         known = self._slots.get(slot)
         return known.said(self._clock()) if known is not None else None
-
-    def of_any(self) -> float | None:
-        """Seconds that an answer takes, as the slots are asked for of late."""
-        return self._all.said(self._clock())

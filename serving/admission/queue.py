@@ -1,68 +1,19 @@
-"""Who is served next, and who is told to come back: budgets by hotkey, and a bounded queue in front of Triton."""
+"""Who is served next, and who is told to come back: places in Triton shared by the slots, and a queue for each."""
 
 from __future__ import annotations
 
 import asyncio
-import struct
 import time
 from bisect import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from math import ceil
-
-import lmdb
 
 from serving.admission.estimate import ServiceTimes
 from serving.errors import Refusal
 from serving.types import SlotName
-from serving.wire.keys import PublicKey
 
 LONGEST_RETRY_S = 60
-_U64 = struct.Struct(">Q")
-
-
-class Budgets:
-    """Requests that one hotkey may send, counted over all workers of a box and across restarts.
-
-    One number a hotkey: the time at which its budget would be full again. A request moves it by 1/rate; when it lies
-    more than burst/rate ahead, the request is refused (429).
-    """
-
-    def __init__(self, env: lmdb.Environment, *, per_s: float, burst: int) -> None:
-        self._env = env
-        self._cost_ns = int(1e9 / per_s)
-        self._ahead_ns = self._cost_ns * burst
-        self._db = env.open_db(b"budgets")
-
-    def check(self, sender: PublicKey, now_ns: int) -> None:
-        """Refuse as `spend` would, and charge nothing: before any work on a claim that may be false."""
-        self._judge(sender, now_ns, charge=False)
-
-    def spend(self, sender: PublicKey, now_ns: int) -> None:
-        """Charge one request; raises Refusal 429 with the seconds to wait, or 503 when it cannot be written down."""
-        self._judge(sender, now_ns, charge=True)
-
-    def _judge(self, sender: PublicKey, now_ns: int, *, charge: bool) -> None:
-        try:
-            over_ns = self._charge(sender, now_ns, charge=charge)
-        except lmdb.Error:
-            raise Refusal(503, "replay_store_down", "the budgets cannot be kept", retry_after=5) from None
-        if over_ns > 0:
-            wait = max(1, ceil(over_ns / 1e9))
-            raise Refusal(429, "over_budget", "too many requests from this hotkey", retry_after=wait)
-
-    def _charge(self, sender: PublicKey, now_ns: int, *, charge: bool) -> int:
-        """Nanoseconds that the budget is short of; nothing is charged when it is."""
-        with self._env.begin(write=charge, db=self._db) as txn:
-            stored = txn.get(sender)
-            full_at = _U64.unpack(stored)[0] if stored is not None else 0
-            if full_at > now_ns + self._ahead_ns + self._cost_ns:  # our clock stepped back
-                full_at = now_ns
-            full_at = max(full_at, now_ns) + self._cost_ns
-            over_ns = full_at - now_ns - self._ahead_ns
-            if charge and over_ns <= 0:
-                txn.put(sender, _U64.pack(full_at))
-            return over_ns
 
 
 @dataclass(order=True, slots=True)
@@ -75,102 +26,158 @@ class _Waiter:
     place: asyncio.Future[None] = field(compare=False)
 
 
-class Admission:
-    """A bounded number of requests in Triton, and a bounded queue of those that wait, ordered by stake and deadline.
+@dataclass(eq=False, slots=True)
+class _Lane:
+    """The requests of one slot: those in Triton, and those that wait, best first."""
 
-    When the queue is full the least of all, the newcomer included, is refused at once (503). So is whoever could not be
-    answered before its deadline, by what answers took of late, behind those who go first; where nothing is known of
-    that, nobody is refused for it. Whoever waits is let in or refused before its deadline. Deadlines are
-    `time.monotonic` seconds. Whoever entered must `leave`.
+    slot: SlotName
+    own: int
+    """Places that no other slot takes; beyond them the slot holds common ones."""
+    held: int = 0
+    queue: list[_Waiter] = field(default_factory=list)
+
+    def claim(self) -> tuple[int, _Waiter]:
+        """Whose turn it is, among slots where somebody waits: the least goes first."""
+        return self.held, self.queue[0]
+
+
+class Admission:
+    """A bounded number of requests in Triton, shared by the slots, and a bounded queue of those that wait for each.
+
+    Half of the places are divided among the slots and stay their own, one each at least where there are more places
+    than slots; the rest is common. A slot that holds fewer than its own never waits, however long others hold theirs.
+    A place that comes free goes to the slot that holds the fewest, and within a slot by stake, then deadline.
+
+    When a slot's queue is full the least in it, the newcomer included, is refused at once (503). So is whoever could
+    not be answered before its deadline, by what the slot's answers took of late, behind those who go first; where
+    nothing is known of that, nobody is refused for it. Whoever waits is let in or refused before its deadline.
+    Deadlines are `time.monotonic` seconds. Whoever entered must `leave`.
     """
 
     def __init__(
-        self, *, in_flight: int, waiting: int, times: ServiceTimes | None = None,
+        self, *, in_flight: int, waiting: int, slots: Collection[SlotName] = (), times: ServiceTimes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self.in_flight = 0
+        """`waiting` is the length of each slot's queue; `slots` are those with places of their own."""
         self.times = times or ServiceTimes(clock=clock)
         self._limit = in_flight
         self._cap = waiting
         self._clock = clock
-        self._queue: list[_Waiter] = []
         self._arrivals = 0
+        own = max(1, in_flight // (2 * len(slots))) if 0 < len(slots) < in_flight else 0
+        self._lanes = {slot: _Lane(slot, own) for slot in slots}
+        self._common = in_flight - own * len(self._lanes)
+        self._free = self._common
+        """Common places that nobody holds. Where there is one, nobody waits."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests in Triton."""
+        return sum(lane.held for lane in list(self._lanes.values()))
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue."""
-        return len(self._queue)
+        """Requests in the queues."""
+        return sum(len(lane.queue) for lane in list(self._lanes.values()))
 
-    @property
-    def busy(self) -> bool:
-        """Whether a newcomer would have to wait."""
-        return self.in_flight >= self._limit
+    def busy(self, slot: SlotName) -> bool:
+        """Whether a newcomer of this slot would have to wait."""
+        return not self._has_room(self._lane(slot))
 
     async def enter(self, *, slot: SlotName, stake: float, deadline: float) -> None:
         """Take a place in Triton; raises Refusal (503) when there is none to be had in time."""
+        lane = self._lanes.get(slot) or self._lane(slot)
         start_by = deadline - (self.times.of(slot) or 0.0)
         if self._clock() >= start_by:
-            raise self._too_late()
-        if self.busy:
-            await self._wait(stake, deadline, start_by)  # the place of whoever leaves is handed over, not freed
+            raise self._too_late(lane)
+        if lane.held < lane.own:
+            lane.held += 1
+        elif self._free:
+            lane.held += 1
+            self._free -= 1
         else:
-            self.in_flight += 1
+            await self._wait(lane, stake, deadline, start_by)  # whoever leaves takes the place for it
 
-    def leave(self) -> None:
-        """Give the place to the first in the queue who can still be answered in time, or free it."""
-        while self._queue:
-            waiter = self._queue.pop(0)
+    def leave(self, slot: SlotName) -> None:
+        """Give the place back, to the first who can use it if somebody waits."""
+        lane = self._lanes[slot]
+        crowded = not self._free
+        lane.held -= 1
+        if lane.held >= lane.own:
+            self._free += 1
+        if crowded:
+            self._hand_on()
+
+    def _lane(self, slot: SlotName) -> _Lane:
+        """The slot's lane; one that was not told of has no places of its own."""
+        return self._lanes.setdefault(slot, _Lane(slot, 0))
+
+    def _has_room(self, lane: _Lane) -> bool:
+        return lane.held < lane.own or self._free > 0
+
+    def _hand_on(self) -> None:
+        """Let in who waits and can still be answered in time, as far as there is room."""
+        while able := [lane for lane in self._lanes.values() if lane.queue and self._has_room(lane)]:
+            lane = min(able, key=_Lane.claim)
+            waiter = lane.queue.pop(0)
             if waiter.place.done():
                 continue
-            if self._clock() < waiter.start_by:
-                waiter.place.set_result(None)
-                return
-            waiter.place.set_exception(self._too_late())
-        self.in_flight -= 1
+            if self._clock() >= waiter.start_by:
+                waiter.place.set_exception(self._too_late(lane))
+                continue
+            self._free -= lane.held >= lane.own
+            lane.held += 1
+            waiter.place.set_result(None)
 
-    async def _wait(self, stake: float, deadline: float, start_by: float) -> None:
+    async def _wait(self, lane: _Lane, stake: float, deadline: float, start_by: float) -> None:
         self._arrivals += 1
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = _Waiter((-stake, deadline, self._arrivals), start_by, place)
-        self._join(waiter)
+        self._join(lane, waiter)
         try:
             async with asyncio.timeout(start_by - self._clock()):
                 await place
         except TimeoutError:
-            self._withdraw(waiter)
-            raise self._too_late() from None
+            self._withdraw(lane, waiter)
+            raise self._too_late(lane) from None
         except asyncio.CancelledError:
-            self._withdraw(waiter)
+            self._withdraw(lane, waiter)
             raise
 
-    def _join(self, waiter: _Waiter) -> None:
+    def _join(self, lane: _Lane, waiter: _Waiter) -> None:
         """Into the queue, at somebody's cost if it is full; raises Refusal where that is the newcomer's own."""
-        self._queue = [other for other in self._queue if not other.place.done()]  # some left in this very breath
-        ahead = bisect(self._queue, waiter)
-        if self._clock() + self._wait_s(ahead) > waiter.start_by:
-            raise self._too_late()
-        if len(self._queue) >= self._cap:
-            if ahead == len(self._queue):
-                raise self._full()
-            self._queue.pop().place.set_exception(self._full())
-        self._queue.insert(ahead, waiter)
+        lane.queue = [other for other in lane.queue if not other.place.done()]  # some left in this very breath
+        ahead = bisect(lane.queue, waiter)
+        if self._clock() + self._wait_s(lane, ahead) > waiter.start_by:
+            raise self._too_late(lane)
+        if len(lane.queue) >= self._cap:
+            if ahead == len(lane.queue):
+                raise self._full(lane)
+            lane.queue.pop().place.set_exception(self._full(lane))
+        lane.queue.insert(ahead, waiter)
 
-    def _withdraw(self, waiter: _Waiter) -> None:
-        if waiter in self._queue:
-            self._queue.remove(waiter)
+    def _withdraw(self, lane: _Lane, waiter: _Waiter) -> None:
+        if waiter in lane.queue:
+            lane.queue.remove(waiter)
         elif waiter.place.done() and not waiter.place.cancelled() and waiter.place.exception() is None:
-            self.leave()  # it was given a place in the same breath
+            self.leave(lane.slot)  # it was given a place in the same breath
 
-    def _wait_s(self, ahead: int) -> float:
-        """Seconds until whoever has `ahead` others before it gets a place; 0 where nothing is known."""
-        return (ahead + 1) * (self.times.of_any() or 0.0) / self._limit
+    def _wait_s(self, lane: _Lane, ahead: int) -> float:
+        """Seconds until whoever has `ahead` others of its slot before it gets a place; 0 where nothing is known.
 
-    def _retry_after(self) -> int:
-        return max(1, min(LONGEST_RETRY_S, ceil(self._wait_s(len(self._queue)))))
+        Judged by the places that the slot has or is due, and so rather too short: a wrong guess costs a wait, and no
+        answer.
+        """
+        wanted = sum(1 for other in self._lanes.values() if other is lane or other.held or other.queue)
+        places = min(lane.own + self._common, max(lane.held, self._limit / wanted))
+        return (ahead + 1) * (self.times.of(lane.slot) or 0.0) / places
 
-    def _full(self) -> Refusal:
+    def _retry_after(self, lane: _Lane) -> int:
+        return max(1, min(LONGEST_RETRY_S, ceil(self._wait_s(lane, len(lane.queue)))))
+
+    def _full(self, lane: _Lane) -> Refusal:
         text = "more requests than this miner can take now"
-        return Refusal(503, "queue_full", text, retry_after=self._retry_after())
+        return Refusal(503, "queue_full", text, retry_after=self._retry_after(lane))
 
-    def _too_late(self) -> Refusal:
-        return Refusal(503, "too_late", "no answer can be ready in time", retry_after=self._retry_after())
+    def _too_late(self, lane: _Lane) -> Refusal:
+        return Refusal(503, "too_late", "no answer can be ready in time", retry_after=self._retry_after(lane))

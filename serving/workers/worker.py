@@ -21,8 +21,9 @@ from typing import Any, Protocol
 import lmdb
 import uvicorn
 
+from serving.admission.budgets import Budgets
 from serving.admission.estimate import ServiceTimes
-from serving.admission.queue import Admission, Budgets
+from serving.admission.queue import Admission
 from serving.answering import Answerer, Infers
 from serving.app import Gateway
 from serving.clock import Clock
@@ -86,7 +87,7 @@ def build(config: GatewayConfig, log: Any, connect: Connect = Triton) -> tuple[G
         claims=dialects.claims(epistula_on=config.epistula, schemes=config.schemes),
         nonces=_nonces(config, env, miners.retention_s(), log),
         budgets=Budgets(env, per_s=config.requests_per_s, burst=config.burst),
-        admission=Admission(in_flight=config.in_flight, waiting=config.waiting, times=times),
+        admission=Admission(in_flight=config.in_flight, waiting=config.waiting, slots=config.slots(), times=times),
         door=door_of(config),
         answerer=answerer,
         traffic=traffic,

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
+from serving.config import SubnetSpec
+from serving.state import RouteTable, SlotRoute, write_state
 from serving.subnets.base import Tensors
+from serving.types import ReleaseId
 from tests.faults.tools import Traffic, double, metric, refused, triton_process
-from tests.serving.callers import ALICE, BOB, CHARLIE
+from tests.serving.callers import ALICE, BOB, CHARLIE, legacy
 from tests.serving.fake_triton import FakeTritonServer, doubled
+from tests.serving.gateways import write_neurons
 from tests.serving.processes import Running, gateway, until
+from tests.serving.tiny import OTHER, SLOT
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +123,41 @@ def test_fault_2_a_stopped_triton_opens_a_breaker_and_nothing_piles_up(tmp_path:
         until(lambda: set(traffic.statuses[-30:]) == {200})
         assert set(traffic.stop()) == {200, 503}
         assert running.get("/workers").json()["restarts"] == 0
+
+
+def test_a_release_that_hangs_under_load_costs_another_slots_callers_nothing(
+    triton: FakeTritonServer, tmp_path: Path
+) -> None:
+    let_go = threading.Event()
+
+    def hangs(tensors: Tensors) -> Tensors:
+        let_go.wait(60)
+        return doubled(tensors)
+
+    triton.models = {"tiny-a": hangs, "other-a": doubled}
+    releases = {SLOT: SlotRoute(stable=ReleaseId("tiny-a")), OTHER: SlotRoute(stable=ReleaseId("other-a"))}
+    write_neurons(tmp_path)
+    write_state(tmp_path / "routes.json", RouteTable(1, time.time(), releases))
+    options: dict[str, Any] = {"subnets": [SubnetSpec("tests.serving.tiny:two")], "slots": [SLOT, OTHER]}
+    with (
+        gateway(tmp_path, triton.address, workers=1, in_flight=8, waiting=4, **options) as running,
+        ThreadPoolExecutor(16) as hung, ThreadPoolExecutor(6) as pool,
+    ):  # fmt: skip
+        try:
+            load = [hung.submit(running.ask, double(sender=ALICE, timeout="20")) for _ in range(16)]
+            until(lambda: metric(running, "headframe_in_flight") == 6)  # all but the two that stay the other slot's own
+            until(lambda: metric(running, "headframe_waiting") == 4)
+            until(lambda: refused(running, "queue_full") == 6)
+
+            def ask_other(number: int) -> int:
+                fields = {"x": [float(number)]}
+                return running.ask(legacy("Other", fields, ("x",), sender=CHARLIE, timeout="20")).status_code
+
+            assert set(pool.map(ask_other, range(30))) == {200}
+            assert sum(not future.done() for future in load) == 10  # they hang yet
+        finally:
+            let_go.set()
+        assert sorted(future.result().status_code for future in load) == [200] * 10 + [503] * 6
 
 
 def _threads(running: Running) -> int:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from serving.admission.budgets import Budgets
 from serving.admission.estimate import ServiceTimes
-from serving.admission.queue import Admission, Budgets
+from serving.admission.queue import Admission
 from serving.answering import Answerer, Infers
 from serving.app import Gateway
 from serving.clock import Clock
@@ -129,7 +130,10 @@ class Box:
             or NonceStore(self.env, home / "nonces", retention_s=miners.retention_s()),
             door=options.pop("door", Door()),
             budgets=Budgets(self.env, per_s=options.pop("per_s", 1000.0), burst=options.pop("burst", 1000)),
-            admission=Admission(in_flight=options.pop("in_flight", 8), waiting=options.pop("waiting", 8), times=times),
+            admission=Admission(
+                in_flight=options.pop("in_flight", 8), waiting=options.pop("waiting", 8), slots=subnet.slots,
+                times=times,
+            ),
             answerer=self.answerer,
             traffic=self.traffic,
             metrics=metrics,

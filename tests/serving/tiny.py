@@ -16,7 +16,7 @@ from serving.state import PriceBook
 from serving.subnets.base import Inputs, Route, Subnet, Task, Tensors
 from serving.types import Body, NetUid, Seconds, SlotName, UnixSeconds
 
-SLOT = SlotName("tiny")
+SLOT, OTHER = SlotName("tiny"), SlotName("other")
 
 
 class Double:
@@ -90,3 +90,26 @@ class Tiny:
 def tiny() -> Subnet:
     """The factory that a worker process calls."""
     return Tiny()
+
+
+class Other(Double):
+    """The same of another slot."""
+
+    synapse = "Other"
+
+    def parse(self, body: dict[str, Any], now: UnixSeconds) -> Task:
+        return super().parse(body, now)._replace(slot=OTHER)
+
+
+class Two(Tiny):
+    """A subnet of two slots."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slots = (SLOT, OTHER)
+        self.routes = (Double(), Other())
+
+
+def two() -> Subnet:
+    """The factory that a worker process calls."""
+    return Two()

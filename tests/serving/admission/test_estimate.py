@@ -27,10 +27,10 @@ def test_too_little_and_too_old_says_nothing() -> None:
     taught.learn(*[1.0] * (LEAST - 1))
     assert taught.times.of(SLOT) is None
     taught.learn(1.0)
-    assert taught.times.of(SLOT) == taught.times.of_any() == 1.0
+    assert taught.times.of(SLOT) == 1.0
     assert taught.times.of(OTHER) is None
     taught.now += FRESH_S
-    assert taught.times.of(SLOT) is taught.times.of_any() is None
+    assert taught.times.of(SLOT) is None
 
 
 def test_a_slow_spell_long_ago_does_not_weigh_on_what_is_learnt_anew() -> None:
@@ -38,9 +38,9 @@ def test_a_slow_spell_long_ago_does_not_weigh_on_what_is_learnt_anew() -> None:
     taught.learn(*[50.0] * 20)
     taught.now += FRESH_S
     taught.learn(1.0)
-    assert taught.times.of(SLOT) is taught.times.of_any() is None
+    assert taught.times.of(SLOT) is None
     taught.learn(*[1.0] * (LEAST - 1))
-    assert taught.times.of(SLOT) == taught.times.of_any() == 1.0
+    assert taught.times.of(SLOT) == 1.0
 
 
 def test_the_mean_of_the_first_and_then_mostly_of_the_last() -> None:
@@ -51,13 +51,12 @@ def test_the_mean_of_the_first_and_then_mostly_of_the_last() -> None:
     assert 9.9 < (taught.times.of(SLOT) or 0) < 10.0
 
 
-def test_slots_are_apart_and_the_queue_sees_their_mixture() -> None:
+def test_slots_are_apart() -> None:
     taught = Taught()
     taught.learn(*[0.1] * 4)
     taught.learn(*[2.1] * 4, slot=OTHER)
     assert taught.times.of(SLOT) == pytest.approx(0.1)
     assert taught.times.of(OTHER) == pytest.approx(2.1)
-    assert taught.times.of_any() == pytest.approx(1.1)
 
 
 def test_a_time_out_teaches_only_what_is_longer_than_was_thought() -> None:

@@ -1,79 +1,22 @@
-"""Budgets by hotkey, and the queue in front of Triton."""
+"""The places in Triton, and the queues for them."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
-import lmdb
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from serving.admission.estimate import FRESH_S, ServiceTimes
-from serving.admission.queue import LONGEST_RETRY_S, Admission, Budgets
+from serving.admission.queue import LONGEST_RETRY_S, Admission
 from serving.errors import Refusal
-from serving.nonces.store import open_store, prepare_store
 from serving.types import SlotName
-from serving.wire.keys import PublicKey
-from tests.serving.callers import ALICE, BOB
 
-S = 10**9
-T0 = 1_795_370_737 * S
-SLOT = SlotName("tiny")
-A, B = PublicKey(ALICE.public_key), PublicKey(BOB.public_key)
-
-
-@pytest.fixture
-def env(tmp_path: Path) -> Iterator[lmdb.Environment]:
-    prepare_store(tmp_path / "store", T0)
-    with open_store(tmp_path / "store") as opened:
-        yield opened
-
-
-def spent(budgets: Budgets, key: PublicKey, now_ns: int) -> int | None:
-    """None when accepted, else the seconds to wait."""
-    try:
-        budgets.spend(key, now_ns)
-    except Refusal as refused:
-        return refused.retry_after if refused.status == 429 else -1
-    return None
-
-
-def test_a_burst_then_the_sustained_rate(env: lmdb.Environment) -> None:
-    budgets = Budgets(env, per_s=2.0, burst=4)
-    assert [spent(budgets, A, T0) for _ in range(5)] == [None, None, None, None, 1]
-    assert spent(budgets, B, T0) is None
-    assert [spent(budgets, A, T0 + S) for _ in range(3)] == [None, None, 1]
-
-
-def test_a_budget_is_shared_by_whoever_has_the_store(env: lmdb.Environment) -> None:
-    first, second = Budgets(env, per_s=1.0, burst=2), Budgets(env, per_s=1.0, burst=2)
-    assert spent(first, A, T0) is None
-    assert spent(second, A, T0) is None
-    assert spent(first, A, T0) == 1
-    assert spent(second, A, T0) == 1
-
-
-def test_a_budget_is_looked_at_without_being_charged(env: lmdb.Environment) -> None:
-    budgets = Budgets(env, per_s=1.0, burst=2)
-    for _ in range(10):
-        budgets.check(A, T0)
-    assert [spent(budgets, A, T0) for _ in range(2)] == [None, None]
-    with pytest.raises(Refusal) as refused:
-        budgets.check(A, T0)
-    assert (refused.value.status, refused.value.code, refused.value.retry_after) == (429, "over_budget", 1)
-    budgets.check(A, T0 + S)
-
-
-def test_a_clock_that_steps_back_locks_nobody_out(env: lmdb.Environment) -> None:
-    budgets = Budgets(env, per_s=1.0, burst=2)
-    assert spent(budgets, A, T0 + 3600 * S) is None
-    assert spent(budgets, A, T0) is None
+SLOT, OTHER = SlotName("tiny"), SlotName("other")
 
 
 class Rooms:
@@ -86,15 +29,18 @@ class Rooms:
         self._leave: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def come(self, name: str, *, stake: float = 0.0, within_s: float = 60.0) -> None:
-        self._leave[name] = asyncio.Event()
-        deadline = time.monotonic() + within_s
-        self._tasks[name] = asyncio.create_task(self._stay(name, stake, deadline))
-        await self.settle()
+    async def come(
+        self, *names: str, slot: SlotName = SLOT, stake: float = 0.0, within_s: float = 60.0
+    ) -> None:  # fmt: skip
+        for name in names:
+            self._leave[name] = asyncio.Event()
+            deadline = time.monotonic() + within_s
+            self._tasks[name] = asyncio.create_task(self._stay(name, slot, stake, deadline))
+            await self.settle()
 
-    async def _stay(self, name: str, stake: float, deadline: float) -> None:
+    async def _stay(self, name: str, slot: SlotName, stake: float, deadline: float) -> None:
         try:
-            await self.admission.enter(slot=SLOT, stake=stake, deadline=deadline)
+            await self.admission.enter(slot=slot, stake=stake, deadline=deadline)
         except Refusal as refused:
             self.refused[name] = refused
             return
@@ -102,7 +48,7 @@ class Rooms:
         try:
             await self._leave[name].wait()
         finally:
-            self.admission.leave()
+            self.admission.leave(slot)
 
     async def leave(self, name: str) -> None:
         self._leave[name].set()
@@ -179,11 +125,11 @@ async def test_a_newcomer_to_a_full_queue_takes_the_seat_of_who_hung_up_in_the_s
     assert (rooms.entered, rooms.refused) == (["in", "stays"], {})
 
 
-def taught(seconds: float, now: float | None = None) -> ServiceTimes:
+def taught(seconds: float, now: float | None = None, slot: SlotName = SLOT) -> ServiceTimes:
     """Times that have seen answers of `seconds`."""
     times = ServiceTimes() if now is None else ServiceTimes(clock=lambda: now)
     for _ in range(20):
-        times.learn(SLOT, seconds)
+        times.learn(slot, seconds)
     return times
 
 
@@ -213,12 +159,12 @@ async def test_who_cannot_be_answered_behind_those_before_it_is_refused_at_once(
 async def test_a_place_is_not_given_to_whom_it_cannot_help_any_more() -> None:
     now = [1000.0]
     rooms = Rooms(Admission(in_flight=1, waiting=8, clock=lambda: now[0]))
-    rooms.admission.in_flight = 1
+    await rooms.admission.enter(slot=SLOT, stake=0, deadline=1050.0)
     waits = asyncio.create_task(rooms.admission.enter(slot=SLOT, stake=9, deadline=1005.0))
     also = asyncio.create_task(rooms.admission.enter(slot=SLOT, stake=1, deadline=1050.0))
     await rooms.settle()
     now[0] = 1006.0  # the loop was busy: its timers come after this
-    rooms.admission.leave()
+    rooms.admission.leave(SLOT)
     await also
     with pytest.raises(Refusal) as refused:
         await waits
@@ -242,9 +188,104 @@ async def test_retry_after_is_bounded() -> None:
     assert rooms.refused["out"].retry_after == LONGEST_RETRY_S
 
 
+# Slots beside each other
+
+
+def of_two_slots(in_flight: int, waiting: int = 8, times: ServiceTimes | None = None) -> Rooms:
+    return Rooms(Admission(in_flight=in_flight, waiting=waiting, slots=[SLOT, OTHER], times=times))
+
+
+async def test_half_of_the_places_stay_the_slots_own_and_the_rest_is_for_whoever_comes() -> None:
+    rooms = of_two_slots(8)
+    await rooms.come(*"abcdefgh")
+    assert rooms.entered == [*"abcdef"]
+    assert rooms.admission.busy(SLOT)
+    assert not rooms.admission.busy(OTHER)
+    await rooms.come(*"123", slot=OTHER)
+    assert rooms.entered == [*"abcdef", "1", "2"]
+    await rooms.leave("1")  # a place of its own: no other slot gets it
+    assert rooms.entered == [*"abcdef", "1", "2", "3"]
+    await rooms.leave("2")
+    await rooms.leave("3")
+    assert rooms.entered == [*"abcdef", "1", "2", "3"]
+    assert (rooms.admission.in_flight, rooms.admission.waiting) == (6, 2)
+
+
+@pytest.mark.parametrize(("slots", "places", "own"), [(2, 16, 4), (5, 16, 1), (3, 4, 1), (2, 2, 0), (3, 2, 0)])
+async def test_each_slot_has_one_place_of_its_own_at_least_where_there_are_more_places_than_slots(
+    slots: int, places: int, own: int
+) -> None:
+    names = [SLOT, *(SlotName(f"slot-{number}") for number in range(1, slots))]
+    rooms = Rooms(Admission(in_flight=places, waiting=8, slots=names))
+    await rooms.come(*map(str, range(places)))
+    assert len(rooms.entered) == places - own * (slots - 1)
+
+
+async def test_a_single_slot_has_all_places() -> None:
+    rooms = Rooms(Admission(in_flight=4, waiting=8, slots=[SLOT]))
+    await rooms.come(*"abcde")
+    assert rooms.entered == [*"abcd"]
+
+
+async def test_a_place_goes_to_the_slot_that_holds_the_fewest_and_to_the_most_stake_where_they_hold_alike() -> None:
+    rooms = of_two_slots(8)
+    await rooms.come(*"abcdef")
+    await rooms.come("rich", "rich too", stake=9)
+    await rooms.come("1", "2", slot=OTHER)
+    await rooms.come("poor", "poor too", slot=OTHER, stake=1)
+    await rooms.leave("a")  # five against two
+    assert rooms.entered[-1] == "poor"
+    await rooms.leave("b")
+    assert rooms.entered[-1] == "poor too"
+    await rooms.come("poor still", slot=OTHER, stake=1)
+    await rooms.leave("c")  # three against four
+    assert rooms.entered[-1] == "rich"
+    await rooms.leave("1")  # four against three
+    assert rooms.entered[-1] == "poor still"
+
+
+async def test_the_queue_of_a_slot_that_hangs_neither_keeps_out_nor_pushes_out_another_slots_callers() -> None:
+    rooms = of_two_slots(4, waiting=2)
+    await rooms.come(*"abc")
+    await rooms.come("1", "2", slot=OTHER, stake=1)
+    await rooms.come("hangs", "hangs too", stake=9)
+    await rooms.come("3", slot=OTHER, stake=1)
+    assert (rooms.admission.waiting, rooms.refused) == (4, {})
+    await rooms.come("hangs as well", stake=10)
+    assert list(rooms.refused) == ["hangs too"]
+    await rooms.come("4", slot=OTHER)
+    assert list(rooms.refused) == ["hangs too", "4"]
+    for name in "123":
+        await rooms.leave(name)
+    assert rooms.entered == [*"abc", *"123"]
+
+
+async def test_how_long_one_slots_answers_take_refuses_nobody_of_another() -> None:
+    rooms = of_two_slots(4, times=taught(50.0, slot=OTHER))
+    await rooms.come(*"123", slot=OTHER, within_s=500.0)
+    await rooms.come("a", "b", within_s=5.0)
+    await rooms.come("4", slot=OTHER, within_s=60.0)  # one of three places in 17 s, and 50 s more
+    assert list(rooms.refused) == ["4"]
+    assert rooms.refused["4"].retry_after == 17
+    await rooms.leave("a")
+    assert rooms.entered == [*"123", "a", "b"]
+
+
+async def test_a_slot_that_nobody_told_of_shares_the_common_places() -> None:
+    rooms = of_two_slots(4)
+    await rooms.come(*"xyz", slot=SlotName("unheard-of"))
+    await rooms.come("a")
+    assert rooms.entered == ["x", "y", "a"]
+    await rooms.leave("a")
+    assert rooms.entered == ["x", "y", "a"]
+    await rooms.leave("x")
+    assert rooms.entered == ["x", "y", "a", "z"]
+
+
 class Guest(NamedTuple):
     """Somebody who came to the queue."""
 
+    slot: SlotName
     stake: int
     deadline: float
     arrival: int
@@ -266,14 +307,19 @@ class TimedLoop(asyncio.SelectorEventLoop):
 class Queueing(RuleBasedStateMachine):
     """Admission beside a plain model of it: whatever order things happen in, no place is lost and none is doubled."""
 
-    PLACES, SEATS = 2, 3
+    PLACES, OWN, SEATS = 5, 1, 3
+    SLOTS = (SLOT, OTHER)
+    slots = st.sampled_from(SLOTS)
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = TimedLoop()
-        self.admission = Admission(in_flight=self.PLACES, waiting=self.SEATS, clock=self.loop.time)
+        self.admission = Admission(
+            in_flight=self.PLACES, waiting=self.SEATS, slots=self.SLOTS, clock=self.loop.time
+        )  # fmt: skip
         self.inside: list[Guest] = []
         self.queue: list[Guest] = []
+        self.hung: set[SlotName] = set()
         self.arrivals = 0
 
     def settle(self) -> None:
@@ -289,34 +335,63 @@ class Queueing(RuleBasedStateMachine):
         assert isinstance(error, Refusal), error
         return error.code
 
-    def first_goes_in(self) -> None:
-        if self.queue:
-            self.queue.sort(key=Guest.rank)
-            self.inside.append(self.queue.pop(0))
+    def held(self, slot: SlotName) -> int:
+        return sum(guest.slot == slot for guest in self.inside)
 
-    @rule(stake=st.integers(0, 3), within_s=st.integers(-1, 20))
-    def come(self, stake: int, within_s: int) -> None:
+    def has_room(self, slot: SlotName) -> bool:
+        kept = sum(max(0, self.OWN - self.held(other)) for other in self.SLOTS if other != slot)
+        return len(self.inside) + kept < self.PLACES
+
+    def next(self) -> Guest | None:
+        """Who goes in now: somebody of the slot that holds the fewest."""
+        able = [guest for guest in self.queue if self.has_room(guest.slot)]
+        return min(able, key=lambda guest: (self.held(guest.slot), guest.rank()), default=None)
+
+    def go_in(self) -> None:
+        while (guest := self.next()) is not None:
+            self.queue.remove(guest)
+            self.inside.append(guest)
+
+    @rule(slot=slots, stake=st.integers(0, 3), within_s=st.integers(-1, 20))
+    def come(self, slot: SlotName, stake: int, within_s: int) -> None:
         self.arrivals += 1
         deadline = self.loop.now + within_s
-        task = self.loop.create_task(self.admission.enter(slot=SLOT, stake=stake, deadline=deadline))
-        guest = Guest(stake, deadline, self.arrivals, task)
+        task = self.loop.create_task(self.admission.enter(slot=slot, stake=stake, deadline=deadline))
+        guest = Guest(slot, stake, deadline, self.arrivals, task)
+        nothing_in_flight = not self.held(slot)
         self.settle()
         if within_s <= 0:
             assert self.refusal(guest) == "too_late"
-        elif len(self.inside) < self.PLACES:
+        elif self.has_room(slot):
             self.inside.append(guest)
         else:
+            assert not nothing_in_flight  # whatever hangs
             self.queue.append(guest)
-            self.queue.sort(key=Guest.rank)
-            if len(self.queue) > self.SEATS:
-                assert self.refusal(self.queue.pop()) == "queue_full"
+            waiting = sorted((other for other in self.queue if other.slot == slot), key=Guest.rank)
+            if len(waiting) > self.SEATS:
+                assert self.refusal(waiting[-1]) == "queue_full"
+                self.queue.remove(waiting[-1])
 
-    @precondition(lambda self: self.inside)
+    @rule(slot=slots)
+    def hang(self, slot: SlotName) -> None:
+        """From now on nobody of this slot is answered."""
+        self.hung.add(slot)
+
+    @rule(slot=slots)
+    def wake(self, slot: SlotName) -> None:
+        self.hung.discard(slot)
+
+    def answerable(self) -> list[Guest]:
+        return [guest for guest in self.inside if guest.slot not in self.hung]
+
+    @precondition(lambda self: self.answerable())
     @rule(pick=st.integers(0, 9))
     def leave(self, pick: int) -> None:
-        self.inside.pop(pick % len(self.inside))
-        self.admission.leave()
-        self.first_goes_in()
+        able = self.answerable()
+        guest = able[pick % len(able)]
+        self.inside.remove(guest)
+        self.admission.leave(guest.slot)
+        self.go_in()
         self.settle()
 
     @precondition(lambda self: self.queue)
@@ -328,16 +403,16 @@ class Queueing(RuleBasedStateMachine):
         assert guest.task.cancelled()
 
     @precondition(lambda self: self.queue and self.inside)
-    @rule()
-    def hang_up_in_the_breath_in_which_a_place_is_given(self) -> None:
-        self.inside.pop()
-        self.queue.sort(key=Guest.rank)
-        chosen = self.queue.pop(0)
-        self.admission.leave()
-        chosen.task.cancel()
-        self.first_goes_in()
+    @rule(pick=st.integers(0, 9))
+    def hang_up_in_the_breath_in_which_a_place_is_given(self, pick: int) -> None:
+        left = self.inside.pop(pick % len(self.inside))
+        self.admission.leave(left.slot)
+        if (chosen := self.next()) is not None:
+            self.queue.remove(chosen)
+            chosen.task.cancel()
+        self.go_in()
         self.settle()
-        assert chosen.task.cancelled()
+        assert chosen is None or chosen.task.cancelled()
 
     @rule(seconds=st.integers(1, 10))
     def time_passes(self, seconds: int) -> None:
@@ -350,30 +425,20 @@ class Queueing(RuleBasedStateMachine):
     @invariant()
     def as_the_model_says(self) -> None:
         assert self.admission.in_flight == len(self.inside) <= self.PLACES
-        assert self.admission.waiting == len(self.queue) <= self.SEATS
-        assert self.admission.busy or not self.admission.waiting
+        assert self.admission.waiting == len(self.queue) <= self.SEATS * len(self.SLOTS)
+        for slot in self.SLOTS:
+            assert self.admission.busy(slot) != self.has_room(slot)
+            assert self.admission.busy(slot) or not any(guest.slot == slot for guest in self.queue)
         assert all(guest.task.done() and guest.task.exception() is None for guest in self.inside)
         assert not any(guest.task.done() for guest in self.queue)
 
     def teardown(self) -> None:
+        self.hung.clear()
         while self.inside:
             self.leave(0)
         assert (self.admission.in_flight, self.admission.waiting) == (0, 0)
         self.loop.close()
 
 
-Queueing.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+Queueing.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestQueueing = Queueing.TestCase
-
-
-def test_a_budget_that_cannot_be_written_down_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.nonces.store.MAP_BYTES", 64 * 1024)
-    with open_store(tmp_path / "nonces") as env:
-        budgets = Budgets(env, per_s=1.0, burst=5)
-        codes = set()
-        for number in range(3000):
-            try:
-                budgets.spend(PublicKey(number.to_bytes(32, "big")), 10**18)
-            except Refusal as refused:
-                codes.add((refused.status, refused.code))
-        assert codes == {(503, "replay_store_down")}
