@@ -50,7 +50,7 @@ async def measure(load: Load, attack: Attack, per_s: float, seconds: float, roun
 
 async def run(stand: Stand, other: Stand, per_s: float, seconds: float, rounds: int) -> int:
     """Measure all, print the table; 1 when a p99 is not below twice or something was lost, the control left out."""
-    console, load, attacks = Console(), Load(stand.port), _on(stand, per_s)
+    console, load, attacks = Console(width=max(120, Console().width)), Load(stand.port), _on(stand, per_s)
     await load.run(per_s, 2.0)  # burn-in
     table = Table(
         "attack", "valid/s", "p50, ms", "under it", "p99, ms", "under it", "times", "lost", "under it", box=None
