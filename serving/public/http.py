@@ -50,7 +50,11 @@ class Protocol(HttpToolsProtocol):
     proven = False
     _deaf = False
     """What still comes is thrown away: it cannot be read any more."""
-    _head_timer: asyncio.TimerHandle | None = None
+    _due: float | None = None
+    """When the caller is late with a whole head, by the loop's clock; None while a request is answered."""
+    _resting = False
+    """Between two requests, with nothing of the second here yet."""
+    _timer: asyncio.TimerHandle | None = None
     _take_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_head = False
@@ -75,11 +79,11 @@ class Protocol(HttpToolsProtocol):
             transport.abort()
             return
         self._admitted = True
-        self._arm()
+        self._expect(HEAD_DEADLINE_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.gone = True
-        self._disarm()
+        self._forget()
         self._stop_watching()
         if self._admitted:
             self.gateway.door.connections.leave(self._peer.address, self)
@@ -115,9 +119,10 @@ class Protocol(HttpToolsProtocol):
     # What comes in
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         if self._deaf:
             return
+        if self._resting:
+            self._resting, self._due = False, None
         try:
             self.parser.feed_data(data)
             self._check_sizes(data)
@@ -126,8 +131,8 @@ class Protocol(HttpToolsProtocol):
             self._refuse(ours if isinstance(ours, Refusal) else Refusal(400, "bad_http", "this is not HTTP/1.1"))
         except Refusal as refused:
             self._refuse(refused)
-        if self._head_timer is None and self.quiet() and not self.transport.is_closing():
-            self._arm()  # a further head comes in pieces
+        if self._due is None and self.quiet() and not self.transport.is_closing():
+            self._expect(HEAD_DEADLINE_S)  # a further head comes in pieces
 
     def _check_sizes(self, data: bytes) -> None:
         if self._in_head:
@@ -155,7 +160,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head, self._in_body, self._framing, self._content = False, True, 0, 0
-        self._disarm()
+        self._due = None
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Refusal(400, "pipelined", "too many requests at once on one connection")
         check_framing(self.parser.get_http_version(), self.url, self.headers)
@@ -253,12 +258,15 @@ class Protocol(HttpToolsProtocol):
         self._stop_watching()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
         if self.transport.is_closing():
             self._watch_taking()
-
-    def timeout_keep_alive_handler(self) -> None:
-        self._close()
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._resting = True
+            self._expect(KEEP_ALIVE_S)
 
     def _close(self) -> None:
         """Close once everything is taken."""
@@ -291,16 +299,27 @@ class Protocol(HttpToolsProtocol):
             self._take_timer.cancel()
             self._take_timer = None
 
-    def _arm(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_DEADLINE_S, self._head_late)
+    def _expect(self, seconds: float) -> None:
+        """A whole head must be here in time. One timer serves request after request: it finds out when it fires."""
+        self._due = self.loop.time() + seconds
+        if self._timer is not None and self._timer.when() > self._due:
+            self._forget()
+        if self._timer is None:
+            self._timer = self.loop.call_later(seconds, self._look_for_head)
 
-    def _disarm(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _head_late(self) -> None:
-        self._head_timer = None
-        if self.quiet() and not self.transport.is_closing():
+    def _look_for_head(self) -> None:
+        self._timer = None
+        if self._due is None or self.transport.is_closing():
+            return
+        left_s = self._due - self.loop.time()
+        if left_s > 0:
+            self._timer = self.loop.call_later(left_s, self._look_for_head)
+            return
+        if not self._resting:
             self.gateway.metrics.cut("slow_head")
-            self._close()
+        self._close()
+
+    def _forget(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

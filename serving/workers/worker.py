@@ -35,7 +35,6 @@ from serving.nonces.redis import RedisNonces
 from serving.nonces.store import NonceStore, ReplayStore, open_store
 from serving.public.accepting import Server
 from serving.public.door import door_of
-from serving.public.http import KEEP_ALIVE_S
 from serving.public.http import Protocol as HttpProtocol
 from serving.public.listening import BACKLOG
 from serving.routes import RouteReader
@@ -114,7 +113,7 @@ async def serve(
         uvicorn.Config(
             gateway, http=HttpProtocol, ws="none", lifespan="off", interface="asgi3", loop="uvloop", log_config=None,
             access_log=False, proxy_headers=False, server_header=False, date_header=False, backlog=BACKLOG,
-            timeout_keep_alive=int(KEEP_ALIVE_S), timeout_graceful_shutdown=max(1, int(config.drain_s)),
+            timeout_graceful_shutdown=max(1, int(config.drain_s)),
         ),
         idle_grace_s=config.idle_grace_s, shares=shares, place=place,
     )  # fmt: skip
