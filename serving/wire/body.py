@@ -63,13 +63,15 @@ def _within(body: bytes | bytearray, limit: int, hold: Callable[[int], None]) ->
 def decode(body: bytes) -> dict[str, Any]:
     """A JSON object, read strictly; raises Refusal (400).
 
-    Python's own reader, because legacy hashes are over Python values; refused are NaN and infinities, duplicate keys,
-    lone surrogates, too deep a nesting, and anything but an object at the top. What msgspec finds nothing wrong with
-    can only have a key twice; the rest is read again with a hook for each number, to say what is wrong.
+    The values are those of Python's own reader, because legacy hashes are over them; refused are NaN and infinities,
+    duplicate keys, lone surrogates, too deep a nesting, and anything but an object at the top. What msgspec finds
+    nothing wrong with can only have a key twice, and not even that where no colon is left over when each member has
+    had one; the rest is read again with a hook for each number, to say what is wrong.
     """
     try:
-        _judge(body)
-        value = _quick.decode(body.decode("utf-8"))
+        value = _judge(body)
+        if not isinstance(value, dict) or len(value) != body.count(b":"):
+            value = _quick.decode(body.decode("utf-8"))
     except (ValueError, RecursionError):
         value = _strictly(body)
     if not isinstance(value, dict):

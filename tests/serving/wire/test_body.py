@@ -95,6 +95,9 @@ async def test_compressed_bodies_are_refused_unread() -> None:
         (b'{"a": 1e999}', "not_finite"),
         (b'{"a": 1, "a": 2}', "duplicate_key"),
         (b'{"b": [{"a": 1, "\\u0061": 2}]}', "duplicate_key"),
+        (b'{"a": 1, "\\u0061": 2}', "duplicate_key"),
+        (b'{"a": {}, "a": {}}', "duplicate_key"),
+        (b'{"a": ":", "b": 1, "b": 2}', "duplicate_key"),
         (b'{"a": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", "too_deep"),
         (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "too_deep"),
         (b'{"a": ' + b"9" * 5000 + b"}", "bad_json"),
@@ -110,6 +113,30 @@ def test_values_are_pythons_own() -> None:
     body = '{"a": [1, 1.0, 1e16, 1e-7, true, null, "\\ud83d\\ude00é", 123456789012345678901]}'
     found = decode(body.encode())
     assert str(found["a"]) == "[1, 1.0, 1e+16, 1e-07, True, None, '😀é', 123456789012345678901]"
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=5) | st.sampled_from(["a:b", ":", '"', "\\"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(TEXTS, VALUES, max_size=4), st.booleans())
+def test_every_value_is_the_one_that_pythons_reader_gives(content: dict[str, Any], ascii_only: bool) -> None:
+    body = json.dumps(content, ensure_ascii=ascii_only).encode()
+    assert repr(decode(body)) == repr(json.loads(body)) == repr(content)
+
+
+@given(st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", fullmatch=True))
+def test_every_spelling_of_a_number_is_read_as_python_reads_it(text: str) -> None:
+    expected = json.loads(text)
+    if expected in (math.inf, -math.inf):
+        with pytest.raises(Refusal, match="not finite"):
+            decode(b'{"a": ' + text.encode() + b"}")
+    else:
+        assert repr(decode(b'{"a": ' + text.encode() + b"}")) == repr({"a": expected})
 
 
 @given(st.binary(max_size=300))
