@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
 from copy import copy
 from typing import NamedTuple, Protocol
 
@@ -60,6 +58,26 @@ class Tried(NamedTuple):
     digest: str
 
 
+class Holding:
+    """Counts a call in flight on a release, for a ``with`` block."""
+
+    __slots__ = ("_calls", "_release")
+
+    def __init__(self, calls: dict[ReleaseId, int], release: ReleaseId) -> None:
+        self._calls = calls
+        self._release = release
+
+    def __enter__(self) -> None:
+        self._calls[self._release] = self._calls.get(self._release, 0) + 1
+
+    def __exit__(self, *exc: object) -> None:
+        left = self._calls[self._release] - 1
+        if left:
+            self._calls[self._release] = left
+        else:
+            del self._calls[self._release]
+
+
 class Answerer:
     """Answers tasks from the releases that the route table names."""
 
@@ -76,7 +94,7 @@ class Answerer:
         self._metrics = metrics
         self._shadow_limit = shadows
         self._shadows: set[asyncio.Task[None]] = set()
-        self.in_flight: Counter[ReleaseId] = Counter()
+        self.in_flight: dict[ReleaseId, int] = {}
         """Calls by the release that Triton is answering them with now, shadow copies included."""
 
     def check(self, task: Task) -> None:
@@ -124,11 +142,12 @@ class Answerer:
         tries = candidates(self.routes.slot(task.slot), task.slot, call.caller.hotkey, task.canonical)
         self.breakers.check_releases(release for _, release in tries if release not in failed)
         for role, release in tries:
-            if release in failed or self.breakers.of(release).wait_s():
+            breaker = self.breakers.of(release)
+            if release in failed or breaker.wait_s():
                 continue
             began = time.monotonic()
             try:
-                with self.breakers.of(release).asking():
+                with breaker.asking():
                     outputs = await self._infer(
                         release, inputs.tensors, priority=call.caller.priority, timeout_s=call.left_s()
                     )
@@ -169,16 +188,9 @@ class Answerer:
         with self.holding(release):
             return await self.triton.infer(release, tensors, priority=priority, timeout_s=timeout_s)
 
-    @contextmanager
-    def holding(self, release: ReleaseId) -> Iterator[None]:
+    def holding(self, release: ReleaseId) -> Holding:
         """A call is in flight on this release, which must not be unloaded meanwhile."""
-        self.in_flight[release] += 1
-        try:
-            yield
-        finally:
-            self.in_flight[release] -= 1
-            if not self.in_flight[release]:
-                del self.in_flight[release]
+        return Holding(self.in_flight, release)
 
     def asking(self, triton: Infers) -> Answerer:
         """The same answerer, asking Triton by other means."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from hashlib import sha256
 from time import perf_counter_ns
 from typing import Any, Literal, get_args
@@ -14,13 +13,16 @@ from serving.identity import Caller
 from serving.subnets.base import Inputs, Task, Tensors
 from serving.traffic.records import Role, TensorBytes, TrafficRecord
 from serving.triton import pack
-from serving.types import ReleaseId, UnixSeconds
+from serving.types import ReleaseId, SlotName, UnixSeconds
 from serving.wire.claim import DialectName
 
 Stage = Literal[
     "head", "identity", "body", "signature", "nonce", "parse", "queue", "inputs", "triton", "answer", "wait", "send"
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
+NO_TASK = Task(SlotName(""), None, b"")
+"""Of a call whose body was not understood, or a ping."""
+NO_INPUTS = Inputs({}, {})
 _PLACE = {stage: place for place, stage in enumerate(STAGES)}
 
 
@@ -55,8 +57,7 @@ class Stages:
         return passed
 
 
-@dataclass(slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, kw_only=True):
     """A call whose signature is good and whose nonce is new."""
 
     request_id: str
@@ -86,7 +87,6 @@ class Call:
     digest: str | None = None
     answer_bytes: int = 0
     answer_crc: int | None = None
-    recorded: dict[str, Any] = field(default_factory=dict)
 
     def left_s(self) -> float:
         """Seconds until the deadline."""
@@ -94,12 +94,15 @@ class Call:
 
     def record(self, status: int, code: str, reason: str | None = None) -> TrafficRecord:
         """The record of this call's own answer or refusal, bodies included."""
-        tensors = self.inputs.tensors if self.inputs else {}
-        return self._record(
-            role=self.role, release=self.release, status=status, code=code, reason=reason, answer_digest=self.digest,
-            request=self.task.canonical if self.task else b"", given=self.task.given if self.task else b"",
-            answer_bytes=self.answer_bytes, answer_crc=self.answer_crc,
-            tensors={name: tensor_bytes(tensor) for name, tensor in tensors.items()},
+        task, inputs = self.task or NO_TASK, self.inputs or NO_INPUTS
+        return TrafficRecord(
+            request_id=self.request_id, at=self.at, subnet_at=self.subnet_at, dialect=self.dialect,
+            caller=self.caller.hotkey, receiver=self.receiver, netuid=self.netuid, authenticated=self.authenticated,
+            slot=task.slot, synapse=self.synapse, role=self.role, release=self.release, status=status, code=code,
+            reason=reason, request=task.canonical, given=task.given, seed=self.seed, inputs=inputs.recorded,
+            tensors={name: tensor_bytes(tensor) for name, tensor in inputs.tensors.items()},
+            answer_digest=self.digest, answer_bytes=self.answer_bytes, answer_crc=self.answer_crc,
+            deadline_s=self.timeout_s, timings_ms=self.stages.ms(),
         )  # fmt: skip
 
     def side_record(
@@ -110,19 +113,10 @@ class Call:
 
         `model_ms` is what this try took, where it ran beside the call.
         """
-        record = self._record(
-            role=role, release=release, status=200 if code == "ok" else 500, code=code, reason=reason,
-            answer_digest=digest,
-        )  # fmt: skip
-        return record if model_ms is None else msgspec.structs.replace(record, timings_ms={"triton": model_ms})
-
-    def _record(self, **facts: Any) -> TrafficRecord:
-        return TrafficRecord(
-            request_id=self.request_id, at=self.at, subnet_at=self.subnet_at, dialect=self.dialect,
-            caller=self.caller.hotkey, receiver=self.receiver, netuid=self.netuid, authenticated=self.authenticated,
-            slot=self.task.slot if self.task else "", synapse=self.synapse, seed=self.seed,
-            inputs=self.inputs.recorded if self.inputs else {}, deadline_s=self.timeout_s,
-            timings_ms=self.stages.ms(), **facts,
+        timings_ms = self.stages.ms() if model_ms is None else {"triton": model_ms}
+        return msgspec.structs.replace(
+            self.record(200 if code == "ok" else 500, code, reason), role=role, release=release, answer_digest=digest,
+            request=b"", given=b"", tensors={}, answer_bytes=0, answer_crc=None, timings_ms=timings_ms,
         )  # fmt: skip
 
 

@@ -112,9 +112,14 @@ class Breakers:
 
     def check_releases(self, releases: Iterable[ReleaseId]) -> None:
         """The same of the releases alone, for whoever asks the server already."""
-        wait_s = min((self.of(release).wait_s() for release in releases), default=0.0)
-        if wait_s > 0:
-            raise not_answering(wait_s)
+        soonest_s = None
+        for release in releases:
+            wait_s = self.of(release).wait_s()
+            if not wait_s:
+                return
+            soonest_s = wait_s if soonest_s is None else min(wait_s, soonest_s)
+        if soonest_s is not None:
+            raise not_answering(soonest_s)
 
     def closed(self, release: ReleaseId) -> bool:
         """Whether nothing is wrong with the release or the server."""

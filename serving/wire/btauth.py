@@ -6,9 +6,10 @@ Stricter than the SDK where it is lenient: one spelling of nonce, signature and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
 
 from serving.errors import Refusal
 from serving.types import Hotkey, NonceNs, Seconds
@@ -44,8 +45,7 @@ def message(
     return b"\n".join(lines)
 
 
-@dataclass(frozen=True, slots=True)
-class BtauthClaim:
+class BtauthClaim(msgspec.Struct, frozen=True, gc=False):
     """What a btauth request's headers claim."""
 
     dialect: ClassVar[DialectName] = "btauth"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from serving.errors import Refusal
@@ -17,6 +19,7 @@ _GUARDED_NAMES = frozenset(
         b"content-encoding", b"transfer-encoding", b"total_size", b"header_size",
     }
 )  # fmt: skip
+_FRAMING = frozenset({b"transfer-encoding", b"upgrade", b"expect"})
 
 
 class Head(NamedTuple):
@@ -45,7 +48,7 @@ def read_head(scope: Mapping[str, Any]) -> Head:
     listed: list[tuple[bytes, bytes]] = scope["headers"]
     if len(listed) > MAX_FIELDS:
         raise Refusal(431, "too_many_headers", f"more than {MAX_FIELDS} headers")
-    if sum(len(name) + len(value) for name, value in listed) > MAX_BYTES:
+    if sum(map(len, chain.from_iterable(listed))) > MAX_BYTES:
         raise Refusal(431, "headers_too_large", f"more than {MAX_BYTES} bytes of headers")
     fields = dict(listed)
     if len(fields) != len(listed):
@@ -56,7 +59,7 @@ def read_head(scope: Mapping[str, Any]) -> Head:
     return Head(scope["method"], path, target, fields)
 
 
-def check_framing(version: str, target: bytes, listed: Iterable[tuple[bytes, bytes]]) -> None:
+def check_framing(version: str, target: bytes, listed: Sequence[tuple[bytes, bytes]]) -> None:
     """Raise Refusal (400, 417, 505) for what a proxy before us may read in another way than we do.
 
     After it nothing that came over the same connection can be trusted to begin where it seems to.
@@ -65,6 +68,8 @@ def check_framing(version: str, target: bytes, listed: Iterable[tuple[bytes, byt
         raise Refusal(505, "http_version", "only HTTP/1.1 and 1.0 are spoken here")
     if not target.startswith(b"/"):
         raise Refusal(400, "bad_target", "the request target is not a path")
+    if _FRAMING.isdisjoint(map(itemgetter(0), listed)):
+        return
     for name, value in listed:
         if name == b"transfer-encoding" and (value.lower() != b"chunked" or version == "1.0"):
             raise Refusal(400, "bad_transfer_encoding", "a transfer-encoding other than chunked is not accepted")

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha3_256
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
 
 from serving.errors import Refusal
 from serving.types import Hotkey, NonceNs, Seconds
@@ -52,8 +53,7 @@ def _joined(digests: Sequence[str]) -> str:
     return sha3_256("".join(digests).encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class LegacyClaim:
+class LegacyClaim(msgspec.Struct, frozen=True, gc=False):
     """What a legacy request's headers claim."""
 
     dialect: ClassVar[DialectName] = "legacy"
