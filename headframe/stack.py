@@ -184,6 +184,36 @@ def _say_if_paused(document: dict[str, Any]) -> None:
         console.print(f"Paused ({reason}): every request is answered 503 until 'headframe resume'.", style="yellow")
 
 
+def traffic_line(record: dict[str, Any], now: float) -> str:
+    """The traffic record in a line, from the document of ``status``; `now` is wall time, unix s."""
+    uncounted = f" and {record['uncounted_bytes'] / 1e6:.0f} MB not counted" if record["uncounted_bytes"] else ""
+    told = [f"{record['records']} records{uncounted}"]
+    if record["newest"] is not None:
+        told.append(f"the newest {ago(now - record['newest'])}")
+    failing = f", shipping fails: {record['shipping_error']}" if record["shipping_error"] else ""
+    told.append(f"{record['shipped']} shipped{failing}")
+    told.append("losses unknown while the gateway is down" if record["lost"] is None else f"{record['lost']} lost")
+    return f"traffic: {', '.join(told)}; {_books_line(record, now)}"
+
+
+def _books_line(record: dict[str, Any], now: float) -> str:
+    books = record["books"]
+    if books is None:
+        return "books never compared ('headframe replay --reconcile')"
+    if record["balanced"]:
+        return f"books balanced {ago(now - books['at'])}"
+    what = f"{books['missing']} requests without a row, {books['uncounted']} rows that nobody counted"
+    return f"books did not balance {ago(now - books['at'])}: {what}"
+
+
+def ago(seconds: float) -> str:
+    """How long ago, in the largest unit that leaves a whole number: ``5 s ago``, ``3 h ago``."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{max(0.0, seconds):.0f} s ago"
+
+
 def _addresses(document: dict[str, Any]) -> Table:
     table = Table("", "", box=None, show_header=False)
     table.add_row("validators", document["gateway"]["url"])
@@ -213,4 +243,5 @@ def _show(document: dict[str, Any]) -> None:
     for name, slot in document["slots"].items():
         slots.add_row(name, *(slot[role] or "-" for role in ("stable", "canary", "shadow")))
     console.print(slots)
+    console.print(traffic_line(document["traffic"], time.time()), soft_wrap=True, markup=False)
     console.print(_addresses(document))

@@ -15,6 +15,7 @@ from infra.stack.parts import Part, Plan, embedded
 from infra.stack.probes import lacks
 from infra.stack.processes import marked, suspended
 from infra.stack.supervisor import Info, Supervisor, SupervisorGone
+from infra.traffic.summary import summary
 from serving.clock import Clock
 from serving.state import RouteTable, read_pause
 
@@ -135,6 +136,8 @@ def status(settings: Settings, *, miners: Sequence[Mapping[str, Any]] = ()) -> d
         return address if here is None or supervisor is not None or here.pids else None
 
     private, paused = where("gateway", at.private), read_pause(settings.paths.pause)
+    answers = private and parts["gateway"].state == "running"
+    record = summary(settings.paths.traffic, f"{private}/metrics" if answers else None)
     return {
         "profile": settings.profile,
         "home": str(settings.home),
@@ -150,6 +153,7 @@ def status(settings: Settings, *, miners: Sequence[Mapping[str, Any]] = ()) -> d
         "s3": {"endpoint": where("s3", at.s3)},
         "metrics": {"url": f"{private}/metrics" if private else None},
         "slots": slots,
+        "traffic": msgspec.to_builtins(record),
         "supervisor": {"state": "stopped" if supervisor is None else "running", "pid": supervisor},
         "components": {name: msgspec.to_builtins(part) for name, part in parts.items()},
     }  # fmt: skip

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -13,8 +15,10 @@ from infra.ports import endpoints, need
 from infra.settings import Settings
 from infra.traffic.reading import records
 from infra.traffic.selection import is_own
+from serving.clock import replace_file
 from serving.errors import UserError
 
+BOOKS = "books.json"
 FLUSH_S = 1.5
 """Workers hand over their counts every second."""
 
@@ -44,16 +48,26 @@ class Books(msgspec.Struct, frozen=True):
     """Requests with neither a row nor a refusal of the disk: never anything but 0."""
     uncounted: int
     """Rows of requests that no worker counted: the last second of one that was killed."""
+    at: float = 0.0
+    """When they were compared, wall time, unix s."""
+
+
+def last_books(folder: Path) -> Books | None:
+    """What the last `reconcile` of this home found, from ``books.json`` in the record's folder; None without one."""
+    try:
+        return msgspec.json.decode((folder / BOOKS).read_bytes(), type=Books)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def reconcile(settings: Settings, *, wait: Callable[[float], None] = time.sleep) -> Books:
     """Compare, over the life of the running gateway, on this disk and among what was shipped and removed.
 
-    Requests that arrive meanwhile do not disturb it. Raises UserError when the gateway or the object store does not
-    answer.
+    Requests that arrive meanwhile do not disturb it. What it finds is kept for `last_books`. Raises UserError when
+    the gateway or the object store does not answer.
     """
     address = need(endpoints(settings).private, "the gateway's private port")
-    before = counted(_page(f"{address}/metrics"))
+    before = counted(page(f"{address}/metrics"))
     wait(FLUSH_S)
     own = beside = 0
     for record in records(settings, since=before.since):
@@ -62,14 +76,18 @@ def reconcile(settings: Settings, *, wait: Callable[[float], None] = time.sleep)
         else:
             beside += 1
     wait(FLUSH_S)
-    after = counted(_page(f"{address}/metrics"))
+    after = counted(page(f"{address}/metrics"))
     if after.since != before.since:
         raise UserError("the gateway was started again meanwhile: try once more")
-    return Books(
+    books = Books(
         since=before.since, requests=after.requests, rows=own, beside=beside, lost=after.lost,
         missing=max(0, before.requests - own - after.lost),
         uncounted=max(0, own - after.requests),
+        at=time.time(),
     )  # fmt: skip
+    with contextlib.suppress(OSError):  # a disk that takes no more is told by `lost`
+        replace_file(settings.paths.traffic / BOOKS, msgspec.json.encode(books))
+    return books
 
 
 def counted(page: str) -> Counted:
@@ -91,9 +109,10 @@ def counted(page: str) -> Counted:
     return Counted(since, int(requests), int(lost))
 
 
-def _page(url: str) -> str:
+def page(url: str, limit_s: float = 10.0) -> str:
+    """The gateway's metrics; raises UserError when they do not come within the limit."""
     try:
-        with urllib.request.urlopen(url, timeout=10.0) as answer:
+        with urllib.request.urlopen(url, timeout=limit_s) as answer:
             return str(answer.read().decode())
     except (urllib.error.URLError, OSError) as error:
         raise UserError(f"the gateway's metrics at {url} cannot be read ({error}): is it up?") from None

@@ -47,6 +47,22 @@ def frames(data: bytes) -> Iterator[bytes]:
         at = start + length
 
 
+def count(path: Path) -> int:
+    """Whole frames of a segment by their lengths alone, unchecked: quick, whatever they hold. Raises OSError."""
+    found, at = 0, len(MAGIC)
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if file.read(len(MAGIC)) not in {MAGIC, MAGIC_ROWS}:
+            return 0
+        while len(head := os.pread(file.fileno(), _HEAD.size, at)) == _HEAD.size:
+            length, _ = _HEAD.unpack(head)
+            at += _HEAD.size + length
+            if not 0 < length <= MAX_FRAME or at > size:
+                break
+            found += 1
+    return found
+
+
 class Segment:
     """One segment being written: unbuffered, locked, and only ever appended to. Every method raises OSError."""
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -39,6 +40,8 @@ def test_status_of_what_is_down_is_complete_and_exits_1(app: typer.Typer, tmp_pa
     table = CliRunner().invoke(app, ["status"])
     assert table.exit_code == 1
     assert "triton" in table.output
+    assert document["traffic"]["records"] == 0
+    assert "traffic: 0 records, 0 shipped, losses unknown while the gateway is down; books never" in table.output
 
 
 def test_down_of_what_is_down(app: typer.Typer, tmp_path: Path) -> None:
@@ -79,3 +82,36 @@ def test_a_part_that_starts_again_is_no_longer_done() -> None:
     assert board._done == set()
     board.tell("s3", "stopped")
     assert board.__rich__().row_count == 1
+
+
+NOW = 1_795_000_000.0
+RECORD: dict[str, Any] = {
+    "records": 1200, "uncounted_bytes": 0, "newest": NOW - 4, "shipped": 900, "waiting": 0, "shipping_error": None,
+    "lost": 0, "balanced": True, "books": {"at": NOW - 7200, "missing": 0, "uncounted": 0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "1200 records, the newest 4 s ago, 900 shipped, 0 lost; books balanced 2 h ago"),
+        ({"lost": 3}, "900 shipped, 3 lost; books"),
+        ({"uncounted_bytes": 64_000_000}, "1200 records and 64 MB not counted, the newest"),
+        ({"shipping_error": "S3 is away"}, "900 shipped, shipping fails: S3 is away, 0 lost"),
+        ({"books": None, "balanced": None}, "books never compared ('headframe replay --reconcile')"),
+        (
+            {"books": {"at": NOW - 120, "missing": 2, "uncounted": 1}, "balanced": False},
+            "books did not balance 2 min ago: 2 requests without a row, 1 rows that nobody counted",
+        ),
+    ],
+)  # fmt: skip
+def test_the_traffic_record_in_a_line(changed: dict[str, Any], said: str) -> None:
+    assert said in stack.traffic_line(RECORD | changed, NOW)
+    assert "\n" not in stack.traffic_line(RECORD | changed, NOW)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(-2.0, "0 s ago"), (59.4, "59 s ago"), (60, "1 min ago"), (7000, "2 h ago"), (2e5, "2 d ago")]
+)
+def test_how_long_ago(seconds: float, said: str) -> None:
+    assert stack.ago(seconds) == said

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from headframe.cli import build
 from infra.settings import Settings
 from infra.traffic.reconcile import Books, Counted, counted, reconcile
+from infra.traffic.summary import summary
 from serving.clock import replace_file
 from serving.errors import UserError
 from serving.traffic.segments import segments
@@ -76,6 +77,8 @@ def test_every_request_is_in_the_books_once(tmp_path: Path, monkeypatch: pytest.
         until(shadows_are_done)
         (books,) = found
         assert (books.requests, books.rows, books.lost, books.missing, books.uncounted) == (15, 15, 0, 0, 0)
+        told = summary(settings.paths.traffic, f"{live.private}/metrics")
+        assert (told.records, told.lost, told.balanced, told.books) == (15 + books.beside, 0, True, books)
         done = CliRunner().invoke(build(), ["replay", "--reconcile"])
         assert done.exit_code == 0
         assert "15 requests counted, 15 of them recorded, 0 refused" in " ".join(done.stdout.split())
@@ -90,6 +93,7 @@ def test_every_request_is_in_the_books_once(tmp_path: Path, monkeypatch: pytest.
         done = CliRunner().invoke(build(), ["replay", "--reconcile", "--json"])
         assert done.exit_code == 1
         assert json.loads(done.stdout)["missing"] == 15
+        assert summary(settings.paths.traffic, None).balanced is False
     triton.stop()
 
 

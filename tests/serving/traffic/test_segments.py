@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.traffic.segments import MAGIC, MAX_FRAME, Segment, frame, frames, is_live, segments
+from serving.traffic.segments import MAGIC, MAGIC_ROWS, MAX_FRAME, Segment, count, frame, frames, is_live, segments
 from serving.traffic.writer import read_segment
 from tests.serving.records import record, write_segment
 
@@ -36,6 +36,24 @@ def test_a_flipped_byte_is_noticed(payloads: list[bytes], data: st.DataObject) -
     found = list(frames(bytes(whole)))
     assert found == payloads[: len(found)]
     assert len(found) < len(payloads)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=50), max_size=8), st.sampled_from((MAGIC, MAGIC_ROWS)), st.data())
+def test_frames_are_counted_by_their_lengths(
+    tmp_path_factory: pytest.TempPathFactory, payloads: list[bytes], magic: bytes, data: st.DataObject
+) -> None:
+    whole = magic + b"".join(map(frame, payloads))
+    path = tmp_path_factory.getbasetemp() / "counted.seg"
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
+    assert count(path) == len(list(frames(path.read_bytes())))
+
+
+def test_what_is_no_frame_ends_the_count(tmp_path: Path) -> None:
+    path = tmp_path / "a.seg"
+    path.write_bytes(MAGIC + frame(b"one") + bytes(100))
+    assert count(path) == 1
+    path.write_bytes(b"something else that is long enough")
+    assert count(path) == 0
 
 
 def test_a_segment_is_live_as_long_as_its_writer_is(tmp_path: Path) -> None:
