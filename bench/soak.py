@@ -183,8 +183,8 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=20.0)
     given = parser.parse_args()
-    settings = load_settings()
     try:
+        settings = load_settings()
         with stack(settings):
             report = soak(settings, given.minutes)
     except UserError as error:
