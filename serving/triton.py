@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc
-import grpc.aio
 import numpy as np
 import numpy.typing as npt
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2
 
+from serving.rpc.channel import Channel
+from serving.rpc.stream import RpcFault
 from serving.subnets.base import Tensors
 from serving.types import ReleaseId
 
-MAX_MESSAGE = 64 * 1024 * 1024
-_CHANNEL = [
-    ("grpc.max_send_message_length", MAX_MESSAGE),
-    ("grpc.max_receive_message_length", MAX_MESSAGE),
-    # a restarted Triton must be found again within a fraction of a second
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.enable_retries", 0),
-]
+_INFER = "/inference.GRPCInferenceService/ModelInfer"
+_STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 _NUMERIC = {
     "BOOL": np.dtype("?"), "UINT8": np.dtype("u1"), "UINT16": np.dtype("<u2"), "UINT32": np.dtype("<u4"),
     "UINT64": np.dtype("<u8"), "INT8": np.dtype("i1"), "INT16": np.dtype("<i2"), "INT32": np.dtype("<i4"),
@@ -62,9 +55,9 @@ class Triton:
     """A client of one Triton server, for one event loop."""
 
     def __init__(self, address: str) -> None:
+        """`address`: host and port, an IPv6 host in brackets; raises UserError for anything else."""
         self.address = address
-        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._channel = Channel(address)
 
     async def infer(
         self, release: ReleaseId, tensors: Tensors, *, priority: int, timeout_s: float
@@ -72,17 +65,18 @@ class Triton:
         """The release's outputs by name, without ``RELEASE``, which must name the release that was asked.
 
         `priority` is 1 (first) to 3; `timeout_s` bounds the wait in Triton's queue and the whole call.
-        Whoever is cancelled here leaves a call behind that Triton finishes. Raises ServerDown, ReleaseMissing,
-        ReleaseFault or TooLate.
+        Triton finishes a call that was cancelled here or is too late: it dies now and then of one that is cancelled
+        there, by a reset or by a deadline of gRPC's (server#7368, server#8034; 2.51 after about a thousand). In its
+        queue a call waits no longer than `timeout_s`. Raises ServerDown, ReleaseMissing, ReleaseFault or TooLate.
         """
         if timeout_s <= 0:
             raise TooLate("too_late")
         request = encode_request(release, tensors, priority=priority, timeout_s=timeout_s)
         try:
-            response = await _finished(self._stub.ModelInfer(request, timeout=timeout_s))
-        except grpc.aio.AioRpcError as error:
-            raise fault_of(error.code(), error.details() or "") from None
-        return _own(release, decode_response(response))
+            reply = await self._channel.unary(_INFER, request.SerializeToString(), timeout_s)
+        except RpcFault as fault:
+            raise fault_of(fault.code, fault.detail) from None
+        return _own(release, decode_response(_read(service_pb2.ModelInferResponse, reply)))
 
     async def stream(
         self, release: ReleaseId, tensors: Tensors, *, priority: int, timeout_s: float
@@ -96,10 +90,11 @@ class Triton:
             raise TooLate("too_late")
         request = encode_request(release, tensors, priority=priority, timeout_s=timeout_s)
         request.parameters["triton_enable_empty_final_response"].bool_param = True
-        call = self._stub.ModelStreamInfer(iter([request]), timeout=timeout_s)
+        replies = self._channel.replies(_STREAM, request.SerializeToString(), timeout_s)
         named = False
         try:
-            async for reply in call:
+            async for raw in replies:
+                reply = _read(service_pb2.ModelStreamInferResponse, raw)
                 if reply.error_message:
                     raise fault_told(reply.error_message)
                 response = reply.infer_response
@@ -113,10 +108,10 @@ class Triton:
                     response.parameters["triton_final_response"].bool_param
                 ):
                     return
-        except grpc.aio.AioRpcError as error:
-            raise fault_of(error.code(), error.details() or "") from None
+        except RpcFault as fault:
+            raise fault_of(fault.code, fault.detail) from None
         finally:
-            call.cancel()
+            await replies.aclose()
         raise ReleaseFault("cut_short", "the stream ended without its final response")
 
     async def close(self) -> None:
@@ -124,20 +119,12 @@ class Triton:
         await self._channel.close()
 
 
-async def _finished(call: Any) -> Any:
-    """The response of a unary call, which runs to its end even if nobody waits for it any more.
-
-    grpc.aio never frees what a cancelled call holds, some 4 kB each time (grpc/grpc#43360, grpcio 1.69 to 1.85).
-    """
-    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def end(_: Any) -> None:
-        if not over.done():
-            over.set_result(None)
-
-    call.add_done_callback(end)
-    await over
-    return await call
+def _read(kind: Any, raw: memoryview) -> Any:
+    """A message of this kind; raises ReleaseFault for bytes that are none."""
+    try:
+        return kind.FromString(raw)
+    except DecodeError:
+        raise ReleaseFault("garbled", "a response that is no message of Triton's") from None
 
 
 def _own(release: ReleaseId, outputs: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
