@@ -27,6 +27,7 @@ from serving.clock import Clock, ClockError
 from serving.errors import UserError
 from serving.state import ClockSkew, NeuronTable, RouteTable, write_state
 from serving.types import ReleaseId
+from serving.workers.acks import folder_of, held_by, recent
 
 if TYPE_CHECKING:
     from infra.prices import PriceStore
@@ -167,6 +168,7 @@ def releases(settings: Settings) -> Duty:
 
     def run() -> None:
         wanted = routed(settings.paths.routes)
+        wanted += sorted(held_by(recent(folder_of(settings.paths.run))) - set(wanted))
         if not wanted:
             return
         triton = Triton(need(endpoints(settings).triton_grpc, "Triton"))  # a new channel: an old one may be backing off

@@ -1,14 +1,15 @@
 """Unloads what nothing needs any more: releases that left the routes, once no worker can have a call on them.
 
-What stays: everything the routes name, the previous stable among it, so that a rollback loads nothing, and the
-candidate of a rollout from its start on. Anything else that Triton holds for one of the ledger's slots goes when it was
-not needed for `KEEP_S` seconds and every worker says that it drained the routes now in force.
+What stays: everything the routes name, the previous stable among it, so that a rollback loads nothing; the candidate
+of a rollout from its start on; and what some caller's round began with, where a subnet compares answers. Anything else
+that Triton holds for one of the ledger's slots goes when it was not needed for `KEEP_S` seconds and every worker says
+that it drained the routes now in force.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from infra.settings import Settings
 from infra.sidecar import Duty
 from infra.triton import Triton
 from serving.types import ReleaseId
-from serving.workers.acks import Ack, folder_of, recent
+from serving.workers.acks import Ack, folder_of, held_by, recent
 
 log = structlog.get_logger()
 KEEP_S = 60.0
@@ -49,11 +50,11 @@ class Unloader:
                 log.info("release unloaded", release=release, generation=generation)
 
     def due(
-        self, loaded: Iterable[str], needed: set[ReleaseId], slots: set[str], generation: int, acks: Iterable[Ack]
+        self, loaded: Iterable[str], needed: set[ReleaseId], slots: set[str], generation: int, acks: Sequence[Ack]
     ) -> list[str]:
         """Which of the loaded releases may go now; `generation` is that of the routes in which `needed` stands."""
         now = self._now()
-        idle = {name for name in loaded if name.rpartition("-")[0] in slots} - needed
+        idle = {name for name in loaded if name.rpartition("-")[0] in slots} - needed - held_by(acks)
         self._since = {name: self._since.get(name, now) for name in idle}
         if any(ack.drained < generation for ack in acks):
             return []

@@ -17,6 +17,7 @@ from serving.admission.estimate import ServiceTimes
 from serving.call import Call, answer_digest, answer_seed
 from serving.errors import Refusal
 from serving.files import StateFile
+from serving.pins import Pins
 from serving.routes import RouteReader, candidates
 from serving.state import PriceBook
 from serving.subnets.base import Inputs, Route, Task, Tensors
@@ -82,11 +83,12 @@ class Answerer:
     """Answers tasks from the releases that the route table names."""
 
     def __init__(
-        self, *, routes: RouteReader, prices: StateFile[PriceBook], triton: Infers, traffic: TrafficWriter,
+        self, *, routes: RouteReader, prices: StateFile[PriceBook], pins: Pins, triton: Infers, traffic: TrafficWriter,
         metrics: Metrics, shadows: int, times: ServiceTimes | None = None, breakers: Breakers | None = None,
     ) -> None:  # fmt: skip
         self.routes = routes
         self.prices = prices
+        self.pins = pins
         self.times = times or ServiceTimes()
         self.breakers = breakers or Breakers()
         self.triton = triton
@@ -139,7 +141,7 @@ class Answerer:
         self, call: Call, route: Route, task: Task, inputs: Inputs, failed: set[ReleaseId]
     ) -> Body | None:
         """Ask each release that has not failed yet, once; None when another round may do better."""
-        tries = candidates(self.routes.slot(task.slot), task.slot, call.caller.hotkey, task.canonical)
+        tries = self._tries(call, route, task)
         self.breakers.check_releases(release for _, release in tries if release not in failed)
         for role, release in tries:
             breaker = self.breakers.of(release)
@@ -177,12 +179,27 @@ class Answerer:
                 call.answer_bytes, call.answer_crc = len(tried.body), checksum(tried.body)
                 self._metrics.release(task.slot, release, role, "ok")
                 self.times.learn(task.slot, time.monotonic() - began)
+                self._pin(call, route, task, release)
                 return tried.body
             self._fault(call, task, role, release, tried)
             failed.add(release)
         if all(release in failed for _, release in tries):
             raise Refusal(500, "no_valid_answer", "the model gave no valid answer")
         return None
+
+    def _tries(self, call: Call, route: Route, task: Task) -> list[tuple[Role, ReleaseId]]:
+        """The releases to ask; where a subnet compares a caller's answers, its inputs have no part in the choice."""
+        slot = self.routes.slot(task.slot)
+        if not route.pin_s:
+            return candidates(slot, task.slot, call.caller.hotkey, task.canonical)
+        pinned = self.pins.get(task.slot, call.receiver, call.caller.key, call.at)
+        return candidates(slot, task.slot, call.caller.hotkey, b"", pinned)
+
+    def _pin(self, call: Call, route: Route, task: Task, release: ReleaseId) -> None:
+        """Let the round that this answer begins go on with its release."""
+        where = (task.slot, call.receiver, call.caller.key)
+        if route.pin_s and self.pins.get(*where, call.at) != release:
+            self.pins.put(*where, release, until=call.at + route.pin_s)
 
     async def _infer(self, release: ReleaseId, tensors: Tensors, *, priority: int, timeout_s: float) -> Tensors:
         with self.holding(release):

@@ -277,6 +277,7 @@ class Gateway:
         self.metrics.levels(in_flight=self.admission.in_flight, waiting=self.admission.waiting, lost=self.traffic.lost)
         self.metrics.door(connections=self.door.connections.count, addresses=len(self.door.junk))
         self.metrics.breakers(*self.answerer.breakers.open_ones())
+        self.answerer.pins.forget(self.wall_ns() / 1e9)
 
 
 def _own_route(miner: Miner, head: Head) -> Route | Ping:

@@ -13,7 +13,7 @@ from serving.identity import Caller
 from serving.subnets.base import Inputs, Task, Tensors
 from serving.traffic.records import Role, TensorBytes, TrafficRecord
 from serving.triton import pack
-from serving.types import ReleaseId, SlotName, UnixSeconds
+from serving.types import Hotkey, ReleaseId, SlotName, UnixSeconds
 from serving.wire.claim import DialectName
 
 Stage = Literal[
@@ -73,7 +73,7 @@ class Call(msgspec.Struct, kw_only=True):
     timeout_s: float
     """What the caller allows, as far as the route allows it."""
     stages: Stages
-    receiver: str = ""
+    receiver: Hotkey = Hotkey("")
     """Our hotkey that was called."""
     netuid: int = 0
     authenticated: bool = False

@@ -45,14 +45,23 @@ def choose(route: SlotRoute, slot: SlotName, caller: Hotkey, canonical: bytes) -
     return "stable", route.stable
 
 
-def candidates(route: SlotRoute, slot: SlotName, caller: Hotkey, canonical: bytes) -> list[tuple[Role, ReleaseId]]:
+def candidates(
+    route: SlotRoute, slot: SlotName, caller: Hotkey, canonical: bytes, pinned: ReleaseId | None = None
+) -> list[tuple[Role, ReleaseId]]:
     """Releases in the order in which they are tried: the chosen one, stable after a canary, then the fallback.
 
-    An answer by any but the chosen one has the role ``fallback``.
+    The release that the caller's round began with, its `pinned` one, is chosen before any other. An answer by any but
+    the chosen one has the role ``fallback``.
     """
     first = choose(route, slot, caller, canonical)
-    tried: list[tuple[Role, ReleaseId]] = [first]
-    for release in (route.stable, route.fallback):
+    tried: list[tuple[Role, ReleaseId]] = [first if pinned is None else (_role_of(pinned, route), pinned)]
+    for release in (first[1], route.stable, route.fallback):
         if release is not None and all(release != other for _, other in tried):
             tried.append(("fallback", release))
     return tried
+
+
+def _role_of(pinned: ReleaseId, route: SlotRoute) -> Role:
+    if pinned == route.stable:
+        return "stable"
+    return "canary" if route.canary is not None and pinned == route.canary.release else "pinned"

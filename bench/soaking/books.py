@@ -14,7 +14,7 @@ from serving.traffic.records import TrafficRecord
 from serving.traffic.writer import read_records
 from serving.twin import PromptRow
 
-SENT_ROLES = frozenset({"stable", "canary", "fallback"})
+SENT_ROLES = frozenset({"stable", "canary", "fallback", "pinned"})
 LEEWAY_S = 1.0
 """A request that came in under one route table may be answered under it shortly after."""
 

@@ -10,7 +10,7 @@ import orjson
 
 from serving.errors import Refusal
 from serving.state import PriceBook
-from serving.subnets.base import Inputs, Route, Subnet, Task, Tensors
+from serving.subnets.base import NO_PIN, Inputs, Route, Subnet, Task, Tensors
 from serving.types import NetUid, Seconds, SlotName, UnixSeconds
 
 SLOT = SlotName("echo")
@@ -23,6 +23,7 @@ class Echo:
     hash_fields: Sequence[str] = ("x",)
     model_order: Sequence[str] = ("x",)
     monotonic_nonces = False
+    pin_s = NO_PIN
     max_body = 65_536
     max_timeout = Seconds(12.0)
 

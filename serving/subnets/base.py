@@ -13,6 +13,8 @@ from serving.types import Body, NetUid, Seconds, SlotName, UnixSeconds
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 """Triton tensors by name, batch dimension (of 1) included."""
+NO_PIN = Seconds(0.0)
+"""For `Route.pin_s`: each answer stands alone."""
 
 
 class Task(NamedTuple):
@@ -56,6 +58,8 @@ class Route(Protocol):
     """Bytes."""
     max_timeout: Seconds
     """The longest time a caller may claim; also the deadline when it names none."""
+    pin_s: Seconds
+    """How long a caller's answers come from one release, whatever the routes say."""
 
     def hashed_values(self, body: dict[str, Any]) -> list[Any]:
         """Typed Python values of `hash_fields`, as the SDK hashes them."""
@@ -111,4 +115,4 @@ class Subnet(Protocol):
     routes: Sequence[Route]
 
 
-__all__ = ["Body", "Inputs", "Refusal", "Route", "StreamRoute", "Subnet", "Task", "Tensors", "streams"]
+__all__ = ["NO_PIN", "Body", "Inputs", "Refusal", "Route", "StreamRoute", "Subnet", "Task", "Tensors", "streams"]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-Role = Literal["stable", "canary", "shadow", "fallback", "none"]
+Role = Literal["stable", "canary", "shadow", "fallback", "pinned", "none"]
 
 
 class TensorBytes(msgspec.Struct, frozen=True):

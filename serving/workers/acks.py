@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -36,6 +36,8 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True):
     """Generation of the routes in force; 0 before there were any."""
     drained: int
     """Newest generation for which no call was in flight on a release that it does not name."""
+    held: tuple[ReleaseId, ...] = ()
+    """Releases that some caller's round began with, whatever the routes say."""
     paused: bool = False
     leaving: bool = False
     """It takes no new connections."""
@@ -51,16 +53,19 @@ class Desk:
         self._last = Ack(pid=os.getpid(), begun=begun(os.getpid()) or 0, parent=parent, beat=0.0, routes=0, drained=0)
 
     def say(
-        self, table: RouteTable | None, in_flight: Mapping[ReleaseId, int], *, paused: bool, leaving: bool = False
-    ) -> None:
+        self, table: RouteTable | None, in_flight: Mapping[ReleaseId, int], held: Iterable[ReleaseId] = (), *,
+        paused: bool, leaving: bool = False,
+    ) -> None:  # fmt: skip
         """Write what is so now, if it is news or the last word is a second old. Raises OSError on a full disk."""
         last, now = self._last, time.monotonic()
         routes = table.generation if table is not None else 0
         drained = routes if table is not None and is_drained(table, in_flight) else last.drained
-        news = (routes, drained, paused, leaving) != (last.routes, last.drained, last.paused, last.leaving)
-        if not news and now - last.beat < self.EVERY_S:
+        said = msgspec.structs.replace(
+            last, routes=routes, drained=drained, held=tuple(sorted(held)), paused=paused, leaving=leaving
+        )
+        if said == last and now - last.beat < self.EVERY_S:
             return
-        said = msgspec.structs.replace(last, beat=now, routes=routes, drained=drained, paused=paused, leaving=leaving)
+        said = msgspec.structs.replace(said, beat=now)
         replace_file(self._path, msgspec.json.encode(said))
         self._last = said
 
@@ -105,6 +110,11 @@ def recent(folder: Path, now: float | None = None) -> list[Ack]:
     said = list(_read(folder))
     now = time.monotonic() if now is None else now  # after reading: a beat from the future is from before a reboot
     return [ack for ack in said if 0 <= now - ack.beat < SILENT_S]
+
+
+def held_by(acks: Iterable[Ack]) -> set[ReleaseId]:
+    """Releases that some caller's round began with, and that must stay loaded until it is over."""
+    return {release for ack in acks for release in ack.held}
 
 
 def alive(ack: Ack) -> bool:

@@ -33,6 +33,7 @@ from serving.files import LOOK_EVERY_S, StateFile
 from serving.miners import miners_of
 from serving.nonces.redis import RedisNonces
 from serving.nonces.store import NonceStore, ReplayStore, open_store
+from serving.pins import Pins
 from serving.public.accepting import Server
 from serving.public.door import door_of
 from serving.public.http import Protocol as HttpProtocol
@@ -79,7 +80,7 @@ def build(config: GatewayConfig, log: Any, connect: Connect = Triton) -> tuple[G
     answerer = Answerer(
         routes=RouteReader(Path(config.routes), kept=config.kept("routes"), look_every_s=LOOK_EVERY_S),
         prices=StateFile(Path(config.prices), PriceBook, kept=config.kept("prices"), look_every_s=LOOK_EVERY_S),
-        triton=triton, traffic=traffic, metrics=metrics, shadows=config.shadows, times=times,
+        pins=Pins(env), triton=triton, traffic=traffic, metrics=metrics, shadows=config.shadows, times=times,
     )  # fmt: skip
     gateway = Gateway(
         miners=miners,
@@ -177,7 +178,8 @@ async def _tell(gateway: Gateway, config: GatewayConfig, server: Server, desk: D
         try:
             if ready:
                 routes, calls = gateway.answerer.routes.get(), gateway.answerer.in_flight
-                desk.say(routes, calls, paused=gateway.paused, leaving=server.should_exit)
+                held = gateway.answerer.pins.held(time.time())
+                desk.say(routes, calls, held, paused=gateway.paused, leaving=server.should_exit)
             trouble = False
         except OSError as error:
             if not trouble:

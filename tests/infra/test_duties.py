@@ -15,6 +15,7 @@ from infra.triton import Triton
 from serving.clock import Clock
 from serving.state import Canary, ClockSkew, Neuron, NeuronTable, RouteTable, SlotRoute, write_state
 from serving.types import Hotkey, ReleaseId, SlotName
+from serving.workers.acks import Ack, folder_of
 from tests.infra.bundles import sealed
 from tests.infra.time_server import reply, time_server
 from tests.servers import TritonServer
@@ -165,6 +166,23 @@ def test_routed_releases_are_loaded_with_nothing_but_the_local_disk(
         assert str(duty.record.error).startswith(missing)  # told, and no other release waited for it
         triton_server.triton.unload(release.id)
         until_unloaded(triton_server.triton, release.id)
+
+
+@pytest.mark.slow
+def test_what_a_callers_round_began_with_is_loaded_too(triton_server: TritonServer, tmp_path: Path) -> None:
+    paths = Settings(home=tmp_path).paths
+    paths.triton.mkdir()
+    paths.models.symlink_to(triton_server.models)
+    settings = Settings.model_validate({"home": tmp_path, "triton_grpc": triton_server.triton.address})
+    release = sealed(triton_server.models, sigma_scale=1.6)
+    workers = folder_of(paths.run)
+    workers.mkdir(parents=True)
+    ack = Ack(pid=1, begun=1, parent=1, beat=time.monotonic(), routes=1, drained=1, held=(release.id,))
+    (workers / "1.json").write_bytes(msgspec.json.encode(ack))
+    duties.releases(settings).once()
+    assert release.id in triton_server.triton.loaded()
+    triton_server.triton.unload(release.id)
+    until_unloaded(triton_server.triton, release.id)
 
 
 def until_unloaded(triton: Triton, release: str) -> None:

@@ -15,8 +15,8 @@ A, B, C = (ReleaseId(f"synth-low-{letter * 12}") for letter in "abc")
 SLOTS = {"synth-low"}
 
 
-def ack(drained: int) -> Ack:
-    return Ack(pid=1, begun=1, parent=1, beat=0.0, routes=9, drained=drained)
+def ack(drained: int, *held: ReleaseId) -> Ack:
+    return Ack(pid=1, begun=1, parent=1, beat=0.0, routes=9, drained=drained, held=held)
 
 
 class Time:
@@ -60,6 +60,15 @@ def test_what_was_needed_again_in_between_waits_anew(unloader: Unloader, time: T
     assert unloader.due({A, B}, {A}, SLOTS, 7, []) == []
     time.at += KEEP_S
     assert unloader.due({A, B}, {A}, SLOTS, 7, []) == [B]
+
+
+def test_what_a_callers_round_began_with_stays_until_it_is_over(unloader: Unloader, time: Time) -> None:
+    for _ in range(3):
+        assert unloader.due({A, B}, {A}, SLOTS, 5, [ack(5), ack(5, B)]) == []
+        time.at += KEEP_S
+    assert unloader.due({A, B}, {A}, SLOTS, 5, [ack(5), ack(5)]) == []
+    time.at += KEEP_S
+    assert unloader.due({A, B}, {A}, SLOTS, 5, [ack(5), ack(5)]) == [B]
 
 
 def test_where_no_worker_is_heard_time_alone_decides(unloader: Unloader, time: Time) -> None:

@@ -22,6 +22,7 @@ from serving.files import LOOK_EVERY_S, StateFile
 from serving.identity import Identity
 from serving.miners import Miner, Miners, Ping
 from serving.nonces.store import NonceStore, open_store, prepare_store
+from serving.pins import Pins
 from serving.public.door import Door
 from serving.routes import RouteReader
 from serving.state import Canary, Neuron, NeuronTable, PriceBook, RouteTable, SlotRoute, write_state
@@ -111,7 +112,8 @@ class Box:
         metrics = Metrics(self.registry)
         times = ServiceTimes()
         self.answerer = Answerer(
-            routes=RouteReader(home / "routes.json"), prices=StateFile(home / "prices.json", PriceBook), triton=triton,
+            routes=RouteReader(home / "routes.json"), prices=StateFile(home / "prices.json", PriceBook),
+            pins=Pins(self.env), triton=triton,
             traffic=self.traffic, metrics=metrics, shadows=options.pop("shadows", 4), times=times,
             breakers=options.pop("breakers", None),
         )  # fmt: skip

@@ -47,6 +47,14 @@ def test_candidates_are_tried_in_order_and_once() -> None:
     ]
 
 
+def test_what_a_round_began_with_comes_first_in_whatever_role_it_has_now() -> None:
+    table = SlotRoute(stable=A, canary=Canary(B, 10_000), fallback=A)
+    assert candidates(table, SLOT, CALLER, b"", A) == [("stable", A), ("fallback", B)]
+    assert candidates(table, SLOT, CALLER, b"", B) == [("canary", B), ("fallback", A)]
+    assert candidates(table, SLOT, CALLER, b"", C) == [("pinned", C), ("fallback", B), ("fallback", A)]
+    assert candidates(SlotRoute(stable=A), SLOT, CALLER, b"", C) == [("pinned", C), ("fallback", A)]
+
+
 def test_a_slot_without_a_stable_release_is_503() -> None:
     with pytest.raises(Refusal) as refused:
         choose(SlotRoute(), SLOT, CALLER, b"")

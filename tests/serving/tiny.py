@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from serving.errors import Refusal
 from serving.state import PriceBook
-from serving.subnets.base import Inputs, Route, Subnet, Task, Tensors
+from serving.subnets.base import NO_PIN, Inputs, Route, Subnet, Task, Tensors
 from serving.types import Body, NetUid, Seconds, SlotName, UnixSeconds
 
 SLOT, OTHER = SlotName("tiny"), SlotName("other")
@@ -26,6 +26,7 @@ class Double:
     hash_fields: Sequence[str] = ("x",)
     model_order: Sequence[str] = ("x",)
     monotonic_nonces = False
+    pin_s = NO_PIN
     max_body = 64 * 1024
     max_timeout = Seconds(20.0)
 

@@ -16,7 +16,7 @@ from serving.state import PriceBook
 from serving.subnets import fields
 from serving.subnets.base import Body, Inputs, Route, Subnet, Task, Tensors
 from serving.subnets.itsai.request import FIELDS, Request, parse
-from serving.subnets.itsai.rules import MAX_BODY, MAX_TIMEOUT, NETUID, SLOT
+from serving.subnets.itsai.rules import MAX_BODY, MAX_TIMEOUT, NETUID, ROUND_S, SLOT
 from serving.subnets.itsai.validity import FloatArray, coarse, fault
 from serving.types import NetUid, Seconds, SlotName, UnixSeconds
 
@@ -31,6 +31,7 @@ class Detection:
     monotonic_nonces: bool = False
     max_body: int = MAX_BODY
     max_timeout: Seconds = MAX_TIMEOUT
+    pin_s: Seconds = ROUND_S
 
     def hashed_values(self, body: dict[str, Any]) -> list[Any]:
         """No field is hashed."""

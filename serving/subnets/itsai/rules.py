@@ -10,6 +10,8 @@ NETUID = NetUid(32)
 SLOT = SlotName("itsai")
 MAX_TIMEOUT = Seconds(20.0)
 """A validator waits so long for each of its two or three calls of a round."""
+ROUND_S = Seconds(90 * 60.0)
+"""A validator begins at most one round in this time, so two of its calls that far apart belong to different ones."""
 MAX_BODY = 4 * 1024 * 1024
 """Bytes: 120 texts of at most 350 words are about 150 kB, six times as much when every letter is an escape."""
 MAX_TEXTS = 1_024

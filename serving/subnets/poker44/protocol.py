@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from serving.errors import Refusal
 from serving.state import PriceBook
-from serving.subnets.base import Body, Inputs, Route, Subnet, Task, Tensors
+from serving.subnets.base import NO_PIN, Body, Inputs, Route, Subnet, Task, Tensors
 from serving.subnets.poker44.request import HASHED, Request, decisions_text, drift, parse, typed
 from serving.subnets.poker44.rules import MAX_BODY, MAX_TIMEOUT, NETUID, SLOT
 from serving.subnets.poker44.validity import fault
@@ -30,6 +30,7 @@ class MicroSessions:
     monotonic_nonces: bool = False
     max_body: int = MAX_BODY
     max_timeout: Seconds = MAX_TIMEOUT
+    pin_s: Seconds = NO_PIN
 
     def hashed_values(self, body: dict[str, Any]) -> list[Any]:
         """The five inputs; raises Refusal (400) when one is not of its type."""

@@ -15,7 +15,7 @@ import orjson
 from serving.errors import Refusal
 from serving.state import AssetPrices, Points, PriceBook
 from serving.subnets import fields
-from serving.subnets.base import Body, Inputs, Route, Subnet, Task, Tensors
+from serving.subnets.base import NO_PIN, Body, Inputs, Route, Subnet, Task, Tensors
 from serving.subnets.synth.digits import FloatArray, round_prices
 from serving.subnets.synth.encoder import encode
 from serving.subnets.synth.request import Request, parse
@@ -42,6 +42,7 @@ class Simulation:
     monotonic_nonces: bool = False
     max_body: int = 16_384
     max_timeout: Seconds = MAX_TIMEOUT
+    pin_s: Seconds = NO_PIN
 
     def hashed_values(self, body: dict[str, Any]) -> list[Any]:
         """No field is hashed."""

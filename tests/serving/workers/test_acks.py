@@ -73,6 +73,8 @@ def test_it_writes_news_at_once_and_a_beat_once_a_second(tmp_path: Path) -> None
     assert only(tmp_path).paused
     desk.say(None, {}, paused=True, leaving=True)
     assert only(tmp_path).leaving
+    desk.say(None, {}, {B, A}, paused=True, leaving=True)
+    assert only(tmp_path).held == (A, B)
     desk.close()
     assert not list(tmp_path.iterdir())
 
