@@ -6,6 +6,8 @@ import contextlib
 import os
 import sys
 import threading
+import time
+from collections import deque
 from datetime import UTC, datetime
 from typing import BinaryIO
 
@@ -13,9 +15,14 @@ import msgspec
 
 PIECE = 4096
 """Bytes that a pipe keeps together, whoever else writes to it."""
+TOGETHER = 12
+"""Lines that mostly fit into a piece."""
+
+_Facts = tuple[str, str | None, str, str, str, str | None, str, str | None]
+"""Request id to release of a line."""
 
 
-class _Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class _Line(msgspec.Struct, frozen=True, gc=False):
     component: str
     pid: int
     request_id: str
@@ -27,13 +34,16 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     role: str
     release: str | None
     ms: float
+    timestamp: datetime
     event: str = "request"
     level: str = "info"
-    timestamp: datetime
 
 
 class RequestLog:
-    """Lines wait until they fill a piece, or for `flush`; those of a killed worker are only in the traffic record."""
+    """Lines are put together a dozen at a time, or at a `flush`: done at once, each would find the caches cold.
+
+    Those that a killed worker had waiting are only in the traffic record.
+    """
 
     def __init__(self, component: str, file: BinaryIO | None = None) -> None:
         self._component = component
@@ -41,37 +51,36 @@ class RequestLog:
         self._file = file or sys.stderr.buffer
         self._encode = msgspec.json.Encoder().encode
         self._lock = threading.Lock()
-        self._waiting: list[bytes] = []
-        self._size = 0
+        self._waiting: deque[tuple[_Facts, float, float]] = deque()
 
     def add(
         self, *, request_id: str, dialect: str | None, route: str, code: str, caller: str, slot: str | None,
         role: str, release: str | None, seconds: float,
     ) -> None:  # fmt: skip
         """One request; `seconds` is how long it took."""
-        line = self._encode(
-            _Line(
-                component=self._component, pid=self._pid, request_id=request_id, dialect=dialect, route=route,
-                code=code, caller=caller, slot=slot, role=role, release=release, ms=round(seconds * 1e3, 3),
-                timestamp=datetime.now(UTC),
-            )
-        )  # fmt: skip
-        with self._lock:
-            if self._size + len(line) >= PIECE:
-                self._write()
-            self._waiting.append(line)
-            self._size += len(line) + 1
+        facts = (request_id, dialect, route, code, caller, slot, role, release)
+        self._waiting.append((facts, seconds, time.time()))
+        if len(self._waiting) >= TOGETHER:
+            self.flush()
 
     def flush(self) -> None:
         """Write what waits."""
         with self._lock:
-            self._write()
+            piece = b""
+            for _ in range(len(self._waiting)):
+                line = self._line(*self._waiting.popleft())
+                if len(piece) + len(line) > PIECE:
+                    self._write(piece)
+                    piece = b""
+                piece += line
+            self._write(piece)
 
-    def _write(self) -> None:
-        if self._waiting:
-            lines = b"\n".join((*self._waiting, b""))
-            self._waiting.clear()
-            self._size = 0
+    def _line(self, facts: _Facts, seconds: float, at: float) -> bytes:
+        ms, timestamp = round(seconds * 1e3, 3), datetime.fromtimestamp(at, UTC)
+        return self._encode(_Line(self._component, self._pid, *facts, ms, timestamp)) + b"\n"
+
+    def _write(self, piece: bytes) -> None:
+        if piece:
             with contextlib.suppress(OSError):  # nobody reads the log: no reason to fail a request
-                self._file.write(lines)
+                self._file.write(piece)
                 self._file.flush()
