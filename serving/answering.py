@@ -105,7 +105,7 @@ class Answerer:
             return
         slot = self.routes.slot(task.slot)
         named = (slot.stable, slot.canary.release if slot.canary else None, slot.fallback)
-        self.breakers.check(release for release in named if release is not None)
+        self.breakers.check(filter(None, named))
 
     async def answer(self, call: Call, route: Route, task: Task) -> Body:
         """The body of a 200 for `call`, which then knows seed, inputs, role and release.
@@ -142,15 +142,14 @@ class Answerer:
     ) -> Body | None:
         """Ask each release that has not failed yet, once; None when another round may do better."""
         tries = self._tries(call, route, task)
-        self.breakers.check_releases(release for _, release in tries if release not in failed)
         for role, release in tries:
             breaker = self.breakers.of(release)
             if release in failed or breaker.wait_s():
                 continue
             began = time.monotonic()
             try:
-                with breaker.asking():
-                    outputs = await self._infer(
+                with breaker.asking(), self.holding(release):
+                    outputs = await self.triton.infer(
                         release, inputs.tensors, priority=call.caller.priority, timeout_s=call.left_s()
                     )
             except ReleaseMissing:
@@ -183,8 +182,10 @@ class Answerer:
                 return tried.body
             self._fault(call, task, role, release, tried)
             failed.add(release)
-        if all(release in failed for _, release in tries):
+        left = [release for _, release in tries if release not in failed]
+        if not left:
             raise Refusal(500, "no_valid_answer", "the model gave no valid answer")
+        self.breakers.check_releases(left)
         return None
 
     def _tries(self, call: Call, route: Route, task: Task) -> list[tuple[Role, ReleaseId]]:
@@ -200,10 +201,6 @@ class Answerer:
         where = (task.slot, call.receiver, call.caller.key)
         if route.pin_s and self.pins.get(*where, call.at) != release:
             self.pins.put(*where, release, until=call.at + route.pin_s)
-
-    async def _infer(self, release: ReleaseId, tensors: Tensors, *, priority: int, timeout_s: float) -> Tensors:
-        with self.holding(release):
-            return await self.triton.infer(release, tensors, priority=priority, timeout_s=timeout_s)
 
     def holding(self, release: ReleaseId) -> Holding:
         """A call is in flight on this release, which must not be unloaded meanwhile."""
@@ -250,7 +247,10 @@ class Answerer:
     async def _shadow(self, call: Call, route: Route, task: Task, inputs: Inputs, release: ReleaseId) -> None:
         began, took = time.perf_counter(), 0.0
         try:
-            outputs = await self._infer(release, inputs.tensors, priority=LEAST_PRIORITY, timeout_s=SHADOW_TIMEOUT_S)
+            with self.holding(release):
+                outputs = await self.triton.infer(
+                    release, inputs.tensors, priority=LEAST_PRIORITY, timeout_s=SHADOW_TIMEOUT_S
+                )
         except ReleaseFault as fault:
             tried = Tried(None, "error", str(fault)[:500], "")
         except (ReleaseMissing, ServerDown, TooLate):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from serving.call import Call, Stages
 from serving.public.addresses import NOWHERE, Address
@@ -16,8 +17,7 @@ _DRAINABLE = 64 * 1024
 """Bytes of an unread body that are not worth closing a connection for."""
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct):
     """What the road has found out so far; written from top to bottom."""
 
     stages: Stages

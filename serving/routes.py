@@ -55,8 +55,10 @@ def candidates(
     """
     first = choose(route, slot, caller, canonical)
     tried: list[tuple[Role, ReleaseId]] = [first if pinned is None else (_role_of(pinned, route), pinned)]
+    named = {tried[0][1]}
     for release in (first[1], route.stable, route.fallback):
-        if release is not None and all(release != other for _, other in tried):
+        if release is not None and release not in named:
+            named.add(release)
             tried.append(("fallback", release))
     return tried
 

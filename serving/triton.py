@@ -189,7 +189,7 @@ def pack(tensor: npt.NDArray[Any]) -> tuple[str, bytes]:
     numeric = _NAMES.get(tensor.dtype)
     if numeric is None:
         return "BYTES", _pack_strings(tensor)
-    return numeric, np.ascontiguousarray(tensor).tobytes()
+    return numeric, tensor.tobytes()
 
 
 def unpack(datatype: str, shape: tuple[int, ...], raw: bytes) -> npt.NDArray[Any]:

@@ -47,7 +47,10 @@ class ServiceTimes:
         """An answer took that long."""
         usual = self._answers.get(slot, seconds)
         self._answers[slot] = usual + (seconds - usual) * WEIGHT
-        self._slots.setdefault(slot, _Average()).add(seconds, self._clock())
+        known = self._slots.get(slot)
+        if known is None:
+            known = self._slots[slot] = _Average()
+        known.add(seconds, self._clock())
 
     def late(self, slot: SlotName, seconds: float) -> None:
         """An answer would have taken longer than that: news only where it is more than was thought."""

@@ -129,21 +129,27 @@ class JunkBudgets:
 
     def check(self, address: Address) -> None:
         """Raise Refusal (429) when this address has spent its budget."""
-        self._check(address, self._clock())
+        now = self._clock()
+        self._judge(self._after(address, now), now)
 
     def spent(self, address: Address) -> bool:
         """Whether one more would be too much."""
-        return self._over(address, self._clock()) > 0
+        if address not in self._young and address not in self._old:
+            return False
+        now = self._clock()
+        return self._after(address, now) > now + self._ahead
 
     def charge(self, address: Address) -> None:
         """One junk request came from here."""
-        self._charge(address, self._clock())
+        now = self._clock()
+        self._put(address, min(self._after(address, now), now + self._ahead + self._cost), now)
 
     def reserve(self, address: Address, hotkey: str) -> None:
         """Charge a claim of a welcome hotkey before any work on its proof; raises Refusal (429)."""
         now, key = self._clock(), address + hotkey.encode()
-        self._check(key, now)
-        self._charge(key, now)
+        whole_at = self._after(key, now)
+        self._judge(whole_at, now)
+        self._put(key, whole_at, now)
 
     def restore(self, address: Address, hotkey: str) -> None:
         """The claim was true: what `reserve` charged comes back."""
@@ -159,19 +165,18 @@ class JunkBudgets:
         found = self._young.get(key)
         return self._old.get(key, 0.0) if found is None else found
 
-    def _over(self, key: bytes, now: float) -> float:
-        """Seconds until one more fits; not above 0 when it does."""
-        return max(self._whole_at(key), now) + self._cost - now - self._ahead
+    def _after(self, key: bytes, now: float) -> float:
+        """When the budget would be whole again after one more."""
+        return max(self._whole_at(key), now) + self._cost
 
-    def _check(self, key: bytes, now: float) -> None:
-        over = self._over(key, now)
+    def _judge(self, whole_at: float, now: float) -> None:
+        over = whole_at - now - self._ahead
         if over > 1e-9:
             raise Refusal(
                 429, "address_over_budget", "too many bad requests from this address", retry_after=max(1, ceil(over))
             )
 
-    def _charge(self, key: bytes, now: float) -> None:
+    def _put(self, key: bytes, whole_at: float, now: float) -> None:
         if len(self._young) >= self._half or now - self._turned > self._ahead:
             self._old, self._young, self._turned = self._young, {}, now
-        whole_at = max(self._whole_at(key), now) + self._cost
-        self._young[key] = min(whole_at, now + self._ahead + self._cost)
+        self._young[key] = whole_at

@@ -38,11 +38,9 @@ def message(
     *, scheme: str, method: str, target: bytes, body: bytes, nonce: int, sender: str, receiver: str | None
 ) -> bytes:
     """The bytes that a sender signs; `target` is path and query as they go over the wire."""
-    lines = (
-        b"btauth/1", scheme.encode(), method.upper().encode(), target, sha256(body).hexdigest().encode(),
-        str(nonce).encode(), sender.encode(), (receiver or "-").encode(),
-    )  # fmt: skip
-    return b"\n".join(lines)
+    before = f"btauth/1\n{scheme}\n{method.upper()}\n"
+    behind = f"\n{sha256(body).hexdigest()}\n{nonce}\n{sender}\n{receiver or '-'}"
+    return before.encode() + target + behind.encode()
 
 
 class BtauthClaim(msgspec.Struct, frozen=True, gc=False):

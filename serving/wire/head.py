@@ -38,9 +38,10 @@ class Head(NamedTuple):
         value = self.fields.get(name)
         if value is None:
             return None
-        if not value.isascii():
-            raise Refusal(400, "header_not_ascii", "a header holds something other than ASCII")
-        return value.decode("ascii")
+        try:
+            return value.decode("ascii")
+        except UnicodeDecodeError:
+            raise Refusal(400, "header_not_ascii", "a header holds something other than ASCII") from None
 
 
 def read_head(scope: Mapping[str, Any]) -> Head:
