@@ -9,6 +9,8 @@ from serving.public.addresses import Address
 
 SPARE_FILES = 256
 """Open files that a worker keeps for everything that is not a caller's connection."""
+LINGERING = 64
+"""Connections that may wait for their callers to end what they send."""
 
 
 class Connection(Protocol):
@@ -41,7 +43,8 @@ class Connections:
 
     When the house is full, the newest connection of the address that holds most is closed for a newcomer; where that is
     the newcomer itself, it is refused. A connection over which a good signature came is never closed for another, nor
-    does it count against its address; neither does one of a trusted proxy.
+    does it count against its address; neither does one of a trusted proxy. Those that linger after their last reply
+    count like all others, and are the first to go, whoever's they are.
     """
 
     def __init__(self, *, total: int = 4096, per_address: int = 512) -> None:
@@ -51,6 +54,8 @@ class Connections:
         self._held: dict[Address, dict[Connection, None]] = {}
         self._holding: list[dict[Address, None]] = [{}]
         """At n, the addresses that hold n; the last is never empty, save the first."""
+        self._lingering: dict[Connection, Address] = {}
+        """Longest first."""
 
     def admit(self, address: Address | None, newcomer: Connection) -> Verdict:
         """Take a connection in, or say why not; None is the address of a trusted proxy."""
@@ -61,8 +66,9 @@ class Connections:
             return "total"
         self.count += 1
         if address is not None:
-            self._held.setdefault(address, {})[newcomer] = None
-            self._move(address, holds, holds + 1)
+            held = self._held.setdefault(address, {})  # one of its own may just have made room
+            held[newcomer] = None
+            self._move(address, len(held) - 1, len(held))
         return ""
 
     def forget(self, address: Address, connection: Connection) -> None:
@@ -75,12 +81,25 @@ class Connections:
         if not held:
             del self._held[address]
 
+    def linger(self, address: Address, connection: Connection) -> bool:
+        """Whether it may stay a while after its last reply; never where half the house is taken."""
+        if len(self._lingering) >= LINGERING or 2 * self.count > self._total:
+            return False
+        self._lingering[connection] = address
+        return True
+
     def leave(self, address: Address, connection: Connection) -> None:
         """An admitted connection is closed."""
         self.count -= 1
+        self._lingering.pop(connection, None)
         self.forget(address, connection)
 
     def _make_room(self, wanted: int) -> bool:
+        if self._lingering:
+            done = next(iter(self._lingering))
+            self.forget(self._lingering.pop(done), done)
+            done.drop()
+            return True
         most = len(self._holding) - 1
         if most <= wanted:
             return False

@@ -72,6 +72,4 @@ class Cycle(RequestResponseCycle):
         if not more:
             self.response_complete = True
             self.message_event.set()
-            if not self.keep_alive:
-                self.transport.close()
-            self.on_response()
+            self.on_response()  # which closes, where this was the last

@@ -8,8 +8,6 @@ work on its request. What is not HTTP, or has more than one reading, gets an err
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -18,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from serving.errors import Refusal
 from serving.public.addresses import NOWHERE
 from serving.public.cycle import Cycle
+from serving.public.ending import Ending
 from serving.wire.claim import reads_bt_headers
 from serving.wire.head import MAX_BYTES, check_framing
 from serving.wire.reply import refusal
@@ -29,12 +28,8 @@ HEAD_DEADLINE_S = 10.0
 """From the first byte of a head, or from the connection's beginning, to the head's end."""
 KEEP_ALIVE_S = 75.0
 """How long a connection may rest between requests."""
-TAKE_DEADLINE_S = 30.0
-"""A caller that takes less than `LEAST_TAKEN` of a waiting reply in this time is cut off."""
-LEAST_TAKEN = 64 * 1024
 MAX_PIPELINED = 16
 """Requests that may wait on one connection behind the one that is answered."""
-_NO_LINGER = struct.pack("ii", 1, 0)
 _SLACK = 4096
 """Request line and separators, which `wire.head` does not count."""
 _FREE_FRAMING = 64 * 1024
@@ -55,7 +50,6 @@ class Protocol(HttpToolsProtocol):
     _resting = False
     """Between two requests, with nothing of the second here yet."""
     _timer: asyncio.TimerHandle | None = None
-    _take_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_head = False
     _in_body = False
@@ -63,7 +57,6 @@ class Protocol(HttpToolsProtocol):
     """Bytes of the present body's framing and the cost of its pieces, less its content."""
     _content = 0
     """Bytes of content in what came last."""
-    _untaken = 0
     _answering: RequestResponseCycle | None = None
     _task: asyncio.Task[None] | None = None
 
@@ -72,6 +65,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.gateway: Gateway = self.config.loaded_app
+        self._ending = Ending(transport, self.loop, self.gateway.metrics.cut)
         self._peer = self.gateway.door.origins.peer(self.client[0]) if self.client else NOWHERE
         full = self.gateway.door.connections.admit(None if self._peer.trusted else self._peer.address, self)
         if full:
@@ -84,7 +78,7 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.gone = True
         self._forget()
-        self._stop_watching()
+        self._ending.over()
         if self._admitted:
             self.gateway.door.connections.leave(self._peer.address, self)
         super().connection_lost(exc)
@@ -101,14 +95,14 @@ class Protocol(HttpToolsProtocol):
 
     def drop(self) -> None:
         """Close it now: a newcomer needs the room."""
-        self._cut("total")
+        self._ending.cut("total")
 
     def break_off(self) -> None:
         """End the reply in its middle: nothing more of it comes, its last chunk least of all."""
         if self._answering is not None:
             self._answering.disconnected = True
         if self.transport.get_write_buffer_size():
-            self._cut("aborted")
+            self._ending.cut("aborted")
         else:
             self.transport.close()
 
@@ -120,6 +114,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
+            self._ending.throw_away(len(data))
             return
         if self._resting:
             self._resting, self._due = False, None
@@ -131,7 +126,7 @@ class Protocol(HttpToolsProtocol):
             self._refuse(ours if isinstance(ours, Refusal) else Refusal(400, "bad_http", "this is not HTTP/1.1"))
         except Refusal as refused:
             self._refuse(refused)
-        if self._due is None and self.quiet() and not self.transport.is_closing():
+        if self._due is None and self.quiet() and not (self._deaf or self.transport.is_closing()):
             self._expect(HEAD_DEADLINE_S)  # a further head comes in pieces
 
     def _check_sizes(self, data: bytes) -> None:
@@ -228,11 +223,12 @@ class Protocol(HttpToolsProtocol):
             return
         if self._answering is not None:
             self._answering.disconnected = True  # its own reply must not follow this one
+            self._answering.message_event.set()
         dendrite = reads_bt_headers(name for name, _ in self.headers or ())
         answer = refusal("legacy" if dendrite else None, refused, 0.0, close=True)
         head = b"".join(b"%b: %b\r\n" % header for header in answer.headers)
         self.transport.write(b"".join((STATUS_LINE[refused.status], head, b"\r\n", answer.body)))
-        self._close()
+        self._end(unread=True)
 
     def _may_speak(self) -> bool:
         """Whether a reply now would be taken for the reply to what was refused."""
@@ -251,53 +247,37 @@ class Protocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_taking()
+        self._ending.watch()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop_watching()
+        self._ending.rest()
 
     def on_response_complete(self) -> None:
+        answered = self._answering
+        assert answered is not None
         if self.transport.is_closing():
-            self._watch_taking()
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            self._ending.watch()
+        elif not answered.keep_alive:
+            self._end(unread=self._deaf or answered.more_body)
         else:
-            self._resting = True
-            self._expect(KEEP_ALIVE_S)
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+            else:
+                self._resting = True
+                self._expect(KEEP_ALIVE_S)
 
-    def _close(self) -> None:
-        """Close once everything is taken."""
-        if not self.transport.is_closing():
-            self.transport.close()
-        self._watch_taking()
-
-    def _cut(self, why: str) -> None:
-        """Close at once; what was not taken is thrown away, in the kernel too."""
-        self.gateway.metrics.cut(why)
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        self.transport.abort()
-
-    # Timers
-
-    def _watch_taking(self) -> None:
-        self._untaken = self.transport.get_write_buffer_size()
-        if self._untaken and self._take_timer is None and not self.gone:
-            self._take_timer = self.loop.call_later(TAKE_DEADLINE_S, self._look_what_was_taken)
-
-    def _look_what_was_taken(self) -> None:
-        self._take_timer = None
-        if self.transport.get_write_buffer_size() > self._untaken - LEAST_TAKEN:
-            self._cut("slow_reader")
+    def _end(self, *, unread: bool) -> None:
+        """Close after the last reply; a caller that may still be sending is heard out first, where there is room."""
+        self._due, self._deaf = None, True
+        if unread and self.gateway.door.connections.linger(self._peer.address, self):
+            self.flow.resume_reading()
+            self._ending.linger()
         else:
-            self._watch_taking()
+            self._ending.close()
 
-    def _stop_watching(self) -> None:
-        if self._take_timer is not None:
-            self._take_timer.cancel()
-            self._take_timer = None
+    # The time for a head
 
     def _expect(self, seconds: float) -> None:
         """A whole head must be here in time. One timer serves request after request: it finds out when it fires."""
@@ -317,7 +297,7 @@ class Protocol(HttpToolsProtocol):
             return
         if not self._resting:
             self.gateway.metrics.cut("slow_head")
-        self._close()
+        self._ending.close()
 
     def _forget(self) -> None:
         if self._timer is not None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from serving.public.addresses import Address
-from serving.public.connections import Connections, open_files
+from serving.public.connections import LINGERING, Connections, open_files
 
 A, B, C = (Address(bytes([10, 0, 0, last])) for last in (1, 2, 3))
 
@@ -34,6 +34,9 @@ class Caller:
 
     def break_off(self) -> None:
         raise AssertionError("no reply is under way")
+
+    def linger(self) -> bool:
+        return self.connections.linger(self.address or Address(b""), self)
 
     def leave(self) -> None:
         self.connections.leave(self.address or Address(b""), self)
@@ -89,13 +92,41 @@ def test_proven_connections_are_never_closed_for_another() -> None:
     assert not any(each.dropped for each in proven)
 
 
+def test_only_so_many_linger_and_none_where_half_the_house_is_taken() -> None:
+    house = Connections(total=2 * LINGERING + 2, per_address=1000)
+    callers = [Caller(house, A) for _ in range(LINGERING + 1)]
+    assert [each.linger() for each in callers] == [True] * LINGERING + [False]
+    callers[0].leave()
+    assert callers[-1].linger()
+    for each in callers[1:]:
+        each.leave()
+    callers = [Caller(house, A) for _ in range(LINGERING + 2)]
+    assert not callers[0].linger()
+
+
+def test_in_a_full_house_who_lingers_goes_first_and_the_longest_of_them_even_if_it_is_proven() -> None:
+    house = Connections(total=4, per_address=100)
+    proven, other = Caller(house, A), Caller(house, B)
+    proven.prove()
+    assert proven.linger()
+    assert other.linger()
+    rest = [Caller(house, A) for _ in range(2)]
+    assert Caller(house, C).verdict == ""
+    assert (proven.dropped, other.dropped) == (True, False)
+    proven.leave()
+    assert Caller(house, C).verdict == ""
+    assert other.dropped
+    assert not any(each.dropped for each in rest)
+
+
 class House(RuleBasedStateMachine):
-    """Whoever comes and goes, the count is right, the limits hold, and only the heaviest is closed."""
+    """Whoever comes and goes, the count is right, the limits hold, and only who lingers or the heaviest is closed."""
 
     def __init__(self) -> None:
         super().__init__()
         self.house = Connections(total=6, per_address=4)
         self.there: list[Caller] = []
+        self.lingering: list[Caller] = []
 
     def tally(self, address: Address) -> int:
         return sum(each.address == address and not each.proven for each in self.there)
@@ -108,23 +139,39 @@ class House(RuleBasedStateMachine):
         dropped = [each for each in self.there if each.dropped]
         if address is not None and tallies[address] == 4:
             assert caller.verdict == "address"
-        elif full and max(tallies.values()) <= (tallies[address] if address else 0) + 1:
+        elif full and not self.lingering and max(tallies.values()) <= (tallies[address] if address else 0) + 1:
             assert caller.verdict == "total"
         else:
             assert caller.verdict == ""
             self.there.append(caller)
             assert len(dropped) == full
         for each in dropped:
-            assert each.address is not None
-            assert not each.proven
-            assert tallies[each.address] == max(tallies.values())
+            if self.lingering:
+                assert each is self.lingering.pop(0)
+            else:
+                assert each.address is not None
+                assert not each.proven
+                assert tallies[each.address] == max(tallies.values())
             self.there.remove(each)
             each.leave()
 
     @precondition(lambda self: self.there)
     @rule(pick=st.integers(0, 9))
     def leave(self, pick: int) -> None:
-        self.there.pop(pick % len(self.there)).leave()
+        caller = self.there.pop(pick % len(self.there))
+        caller.leave()
+        if caller in self.lingering:
+            self.lingering.remove(caller)
+
+    @precondition(lambda self: len(self.there) > len(self.lingering))
+    @rule(pick=st.integers(0, 9))
+    def linger(self, pick: int) -> None:
+        able = [each for each in self.there if each not in self.lingering]
+        caller = able[pick % len(able)]
+        may = caller.linger()
+        assert may == (len(self.there) <= 3)
+        if may:
+            self.lingering.append(caller)
 
     @precondition(lambda self: any(each.address for each in self.there))
     @rule(pick=st.integers(0, 9))

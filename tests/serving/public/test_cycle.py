@@ -17,7 +17,6 @@ class Transport:
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
-        self.closed = False
 
     def write(self, data: bytes) -> None:
         self.writes.append(bytes(data))
@@ -25,17 +24,16 @@ class Transport:
     def writelines(self, parts: Any) -> None:
         self.writes.append(b"".join(map(bytes, parts)))
 
-    def close(self) -> None:
-        self.closed = True
 
-
-def cycle(transport: Any, method: str = "POST", *, keep_alive: bool = True, more: Any = ()) -> Cycle:
+def cycle(
+    transport: Any, method: str = "POST", *, keep_alive: bool = True, more: Any = (), told: Any = lambda: None
+) -> Cycle:
     log = logging.getLogger("test")
     return Cycle(
         scope={"method": method},  # type: ignore[typeddict-item]
         transport=transport, flow=FlowControl(transport), logger=log, access_logger=log, access_log=False,
         default_headers=list(more), message_event=asyncio.Event(), expect_100_continue=False, keep_alive=keep_alive,
-        on_response=lambda: None,
+        on_response=told,
     )  # fmt: skip
 
 
@@ -55,7 +53,7 @@ async def test_head_and_body_go_out_in_one_write(size: int) -> None:
     await answer(made, memoryview(b"x" * size))
     assert transport.writes == [b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size]
     assert made.response_complete
-    assert not transport.closed
+    assert made.keep_alive
 
 
 async def test_without_a_length_the_body_is_chunked_and_ends_with_the_empty_chunk() -> None:
@@ -66,14 +64,16 @@ async def test_without_a_length_the_body_is_chunked_and_ends_with_the_empty_chun
     ]  # fmt: skip
 
 
-async def test_a_connection_that_ends_says_so_once_and_is_closed() -> None:
+async def test_a_connection_that_ends_says_so_once_in_its_last_reply() -> None:
     close = (b"connection", b"close")
     for keep_alive, headers, more in ((False, [], []), (True, [close], []), (True, [], [close])):
         transport = Transport()
-        made = cycle(transport, keep_alive=keep_alive, more=more)
+        told = asyncio.Event()
+        made = cycle(transport, keep_alive=keep_alive, more=more, told=told.set)
         await answer(made, b"x", headers=[*headers, (b"content-length", b"1")])
         assert b"".join(transport.writes).lower().count(b"connection: close\r\n") == 1
-        assert transport.closed
+        assert told.is_set()
+        assert not made.keep_alive
 
 
 async def test_a_head_request_gets_no_body() -> None:

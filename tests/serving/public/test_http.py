@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.public import http
+from serving.public import ending, http
 from serving.public.addresses import JunkBudgets, Origins
 from serving.public.connections import Connections
 from serving.public.door import Door
@@ -404,7 +404,7 @@ def take_all(caller: socket.socket) -> None:
 async def test_a_caller_who_takes_nothing_of_its_reply_is_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "TAKE_DEADLINE_S", 0.2)
+    monkeypatch.setattr(ending, "TAKE_DEADLINE_S", 0.2)
     async with opened(tmp_path, FakeTriton(tiny_a=doubled), subnet=LongSubnet()) as front:
         with await ask_for_much(front) as caller:
             await until(lambda: front.box.count("headframe_connections_cut_total", why="slow_reader") == 1)
@@ -416,7 +416,7 @@ async def test_a_caller_who_takes_nothing_of_its_reply_is_cut_off(
 async def test_a_caller_who_takes_its_reply_slowly_gets_all_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "TAKE_DEADLINE_S", 3.0)
+    monkeypatch.setattr(ending, "TAKE_DEADLINE_S", 3.0)
     async with opened(tmp_path, FakeTriton(tiny_a=doubled), subnet=LongSubnet()) as front:
         with await ask_for_much(front) as caller:
             loop = asyncio.get_running_loop()
