@@ -228,7 +228,7 @@ class Protocol(HttpToolsProtocol):
         answer = refusal("legacy" if dendrite else None, refused, 0.0, close=True)
         head = b"".join(b"%b: %b\r\n" % header for header in answer.headers)
         self.transport.write(b"".join((STATUS_LINE[refused.status], head, b"\r\n", answer.body)))
-        self._end(unread=True)
+        self._end(unread=self._in_body or refused.status == 431)  # what is not HTTP at all is not worth hearing out
 
     def _may_speak(self) -> bool:
         """Whether a reply now would be taken for the reply to what was refused."""

@@ -31,7 +31,6 @@ def too_long() -> bytes:
 WRONG = {
     "a body that is too long": (b"", 413),
     "a head that is too long": (b"POST /Plain HTTP/1.1\r\nA: " + b"x" * 32_768, 431),
-    "no HTTP": (b"\x16\x03\x01 hello\r\n\r\n", 400),
     "a broken chunk": (b"POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n", 400),
     "no route": (b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n", 404),
 }
@@ -131,6 +130,13 @@ async def test_what_comes_after_a_refusal_is_not_listened_to(patient: Front) -> 
         await caller.say(raw(legacy("Plain", {"x": [1]})))
         assert (await caller.hear()).count(b"HTTP/1.1") == 1
         assert patient.box.count("headframe_requests_total", outcome="ok") == 0
+
+
+async def test_what_is_not_http_is_closed_at_once(patient: Front) -> None:
+    with Sender(patient) as caller:
+        await caller.say(b"\x16\x03\x01 hello\r\n\r\n")
+        await caller.first_byte()
+        await until(lambda: held(patient) == 0)
 
 
 async def test_nobody_works_for_a_caller_that_lingers(patient: Front) -> None:
