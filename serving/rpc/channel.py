@@ -50,7 +50,7 @@ class Channel:
                 raise RpcFault(StatusCode.INTERNAL, "not exactly one response")
             return response
         finally:
-            connection.drop(stream)
+            connection.calls.drop(stream)
 
     async def replies(self, method: str, message: bytes, timeout_s: float) -> AsyncGenerator[memoryview, None]:
         """Every response message to one request message; raises RpcFault. Close it to cancel the call."""
@@ -61,7 +61,7 @@ class Channel:
                 connection.read(stream)
                 yield response
         finally:
-            connection.drop(stream)
+            connection.calls.drop(stream)
 
     async def close(self) -> None:
         """End every call, let the server finish for a moment, and close the sockets; no further call begins."""
@@ -70,7 +70,7 @@ class Channel:
             self._connecting.cancel()
             await self._connecting
         for connection in list(self._open):
-            connection.finish()
+            connection.calls.finish()
             await asyncio.wait([connection.lost], timeout=FINISH_S)
             connection.abort()
             await connection.lost
@@ -81,14 +81,14 @@ class Channel:
         deadline = asyncio.get_running_loop().time() + timeout_s
         stream = Stream(head, message, deadline, finishes=finishes)
         connection = self._connection
-        while connection is None or connection.leaving:
+        while connection is None or connection.calls.leaving:
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._connect()
             except TimeoutError:
                 raise RpcFault(StatusCode.DEADLINE_EXCEEDED, "no connection in time") from None
             connection = self._connection
-        connection.begin(stream)
+        connection.calls.begin(stream)
         return connection, stream
 
     def _head(self, method: str) -> bytes:

@@ -124,6 +124,9 @@ class Stream:
             if code is StatusCode.CANCELLED and asyncio.get_running_loop().time() >= self.deadline:
                 code = StatusCode.DEADLINE_EXCEEDED  # the server's timer was looked at before ours
             self.status = code, detail
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
         self._wake()
 
     def abandon(self) -> None:

@@ -180,7 +180,7 @@ async def test_a_thousand_callers_that_leave_and_a_thousand_too_late_leave_nothi
     connection = triton._channel._connection
     assert connection is not None
     async with asyncio.timeout(60):
-        while connection._streams:  # what nobody waited for is answered all the same
+        while connection.calls.running:  # what nobody waited for is answered all the same
             await ask(triton)
     await triton.close()
 

@@ -71,7 +71,7 @@ class Peer:
         deadline = asyncio.get_running_loop().time() + within_s
         head = frames.block([(":method", "POST"), (":scheme", "http"), (":path", "/a/b"), (":authority", "a")])
         stream = Stream(head, body, deadline, finishes=finishes)
-        self.client.begin(stream)
+        self.client.calls.begin(stream)
         return stream
 
     def up(self, *, credit: bool = True) -> list[Any]:

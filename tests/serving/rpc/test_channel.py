@@ -177,7 +177,7 @@ def test_when_numbers_run_out_calls_go_over_a_new_connection(run: Callable[[Scen
         async with open_to(server) as channel:
             assert await ping(channel) == b"pong"
             assert channel._connection is not None
-            channel._connection._next = 2**31 - 3
+            channel._connection.calls.next_id = 2**31 - 3
             assert [await ping(channel) for _ in range(3)] == [b"pong"] * 3
         assert server.connections == 2
 
@@ -332,7 +332,7 @@ def test_ten_thousand_callers_that_leave_leave_nothing(run: Callable[[Scenario],
                 await ping(channel)  # is answered after all the others
                 gc.collect()
                 assert channel._connection is not None
-                assert channel._connection._streams == {}
+                assert channel._connection.calls.running == {}
                 counts.append(len(gc.get_objects()))
             assert counts[-1] - counts[1] < 500
         assert server.connections == 1

@@ -73,7 +73,7 @@ async def test_many_calls_at_once_get_their_own_answers_however_the_bytes_are_sp
         peer.answer(2 * number + 1, *answers[number])
     peer.down(cuts)
     assert [await messages(call) for call in calls] == answers
-    assert peer.client._streams == {}
+    assert peer.client.calls.running == {}
     peer.meet()
 
 
@@ -156,7 +156,7 @@ async def test_no_more_calls_run_than_the_server_wants() -> None:
     calls = [peer.call(bytes([number])) for number in range(5)]
     peer.meet()
     assert sorted(peer.bodies) == [1, 3]
-    peer.client.drop(calls[3])  # leaves the queue, and is never sent
+    peer.client.calls.drop(calls[3])  # leaves the queue, and is never sent
     peer.answer(1, b"a")
     peer.meet()
     assert sorted(peer.bodies) == [1, 3, 5]
@@ -173,7 +173,7 @@ async def test_a_call_that_waits_for_a_place_is_too_late_by_its_own_deadline() -
     peer.meet()
     call = peer.call(within_s=0.01)
     assert await code_of(call) is StatusCode.DEADLINE_EXCEEDED
-    assert not peer.client._waiting
+    assert not peer.client.calls.waiting
     peer.server.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: 1})
     peer.meet()
     assert peer.bodies == {}
@@ -185,13 +185,13 @@ async def test_a_call_that_nobody_waits_for_is_finished_by_the_server_and_kept_n
     peer.up()
     assert await code_of(calls[0]) is StatusCode.DEADLINE_EXCEEDED
     for call in calls:
-        peer.client.drop(call)
-        peer.client.drop(call)
+        peer.client.calls.drop(call)
+        peer.client.calls.drop(call)
     peer.answer(1, b"late")
     peer.answer(3, b"unwanted")
-    assert len(peer.client._streams) == 2
+    assert len(peer.client.calls.running) == 2
     peer.down()
-    assert peer.client._streams == {}
+    assert peer.client.calls.running == {}
     assert resets(peer.up()) == []
     assert [await code_of(call) for call in calls] == [StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED]
 
@@ -203,9 +203,9 @@ async def test_a_stream_that_nobody_reads_is_cancelled_at_the_server(late: bool)
     peer.up()
     if late:
         assert await code_of(call) is StatusCode.DEADLINE_EXCEEDED
-    peer.client.drop(call)
+    peer.client.calls.drop(call)
     assert resets(peer.up()) == [(1, Code.CANCEL)]
-    assert peer.client._streams == {}
+    assert peer.client.calls.running == {}
     late_frames = raw_response(1, b"abc")
     peer.client.data_received(late_frames)  # were under way
     assert not peer.pipe.closed
@@ -216,9 +216,9 @@ async def test_a_call_not_sent_in_full_is_cancelled_at_the_server() -> None:
     peer.meet()
     call = peer.call(bytes(100))
     peer.up(credit=False)
-    peer.client.drop(call)
+    peer.client.calls.drop(call)
     assert resets(peer.up()) == [(1, Code.CANCEL)]
-    assert peer.client._stuck == peer.client._streams == {}
+    assert peer.client.calls.stuck == peer.client.calls.running == {}
 
 
 async def test_a_server_that_answers_before_it_has_the_whole_request_gets_no_more_of_it() -> None:
@@ -241,7 +241,7 @@ async def test_a_response_that_is_no_good_is_given_up() -> None:
     peer.down()
     assert resets(peer.up()) == [(1, Code.CANCEL)]
     assert await code_of(call) is StatusCode.INTERNAL
-    assert peer.client._streams == {}
+    assert peer.client.calls.running == {}
 
 
 async def test_a_reset_ends_its_call_alone() -> None:
@@ -262,7 +262,7 @@ async def test_a_farewell_ends_the_calls_that_the_server_never_saw() -> None:
     peer.up()
     peer.server.close_connection(last_stream_id=3)
     peer.client.data_received(peer.server.data_to_send())
-    assert peer.client.leaving
+    assert peer.client.calls.leaving
     assert await code_of(calls[2]) is StatusCode.UNAVAILABLE
     assert calls[0].status is calls[1].status is None
     peer.client.data_received(raw_response(1, b"a"))
@@ -274,10 +274,10 @@ async def test_a_farewell_ends_the_calls_that_the_server_never_saw() -> None:
 
 async def test_numbers_of_streams_run_out() -> None:
     peer = Peer()
-    peer.client._next = 2**31 - 3
+    peer.client.calls.next_id = 2**31 - 3
     calls = [peer.call(), peer.call()]
     assert [call.id for call in calls] == [2**31 - 3, 2**31 - 1]
-    assert peer.client.leaving
+    assert peer.client.calls.leaving
     peer.meet()
     for call in calls:
         peer.answer(call.id, b"a")
@@ -379,7 +379,7 @@ async def test_whatever_breaks_the_protocol_ends_the_connection_and_its_calls(na
     peer.up()
     peer.client.data_received(data + bytes(100))
     assert peer.pipe.closed
-    assert peer.client.leaving
+    assert peer.client.calls.leaving
     assert peer.said_last() is code
     assert [await code_of(call) for call in calls] == [StatusCode.UNAVAILABLE] * 2
     peer.client.data_received(b"more")  # is not looked at
@@ -455,7 +455,7 @@ async def test_the_connections_own_window_never_runs_out_for_a_server_that_keeps
             peer.server.send_data(call.id, piece[at : at + step])
             if peer.server._data_to_send:
                 peer.down()
-        peer.client.drop(call)
+        peer.client.calls.drop(call)
         peer.up()
     assert peer.server.outbound_flow_control_window > whole // 2 - MAX_MESSAGE
     assert not peer.pipe.closed
@@ -497,9 +497,9 @@ async def test_frames_in_any_order_end_every_call_once_and_leave_nothing(sent: l
     for call in calls:
         assert call.status is not None
         await code_of(call)
-    assert peer.client._streams == {}
-    assert not peer.client._waiting
-    assert not peer.client._stuck
+    assert peer.client.calls.running == {}
+    assert not peer.client.calls.waiting
+    assert not peer.client.calls.stuck
 
 
 @given(st.lists(FRAME, max_size=8), CUTS)
