@@ -7,14 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-FLOORS_MB, FLOORS_SHARE = 4.0, 0.1
+FLOORS_MB, FLOORS_SHARE = 4.0, 0.25
 """Floors may rise so much over half a run, or by so much of the given back, whichever is more.
 
 4 MB are 24 MB an hour in a run of 20 minutes, and 8 in one of 60.
 """
 LINE_MB, LINE_SHARE = 15.0, 0.05
 """A line may rise so much over half a run, or by so much of the last size, whichever is more."""
-_GIVEN_BACK = 1.25
+_GIVEN_BACK, _LATE = 1.25, 0.25
 _LEAST = 12
 """Samples below which a quarter has no floor."""
 
@@ -35,31 +35,36 @@ class Growth(NamedTuple):
     """
     given_back: float
     """The deepest fall from a peak, the first quarter left out."""
+    late: float
+    """What the last quarter's peak adds to the third's."""
 
     def leaks(self, *, strict: bool = False) -> bool:
-        """Whether the part grew: its floors rose, or the line did and by more than the part ever gave back.
+        """Whether the part grew: its floors rose, or a line did, by more than the part ever gave back, and to the end.
 
-        The second finds what began too late for the floors. `strict` takes the line's word alone.
+        The second finds what began too late for the floors, and lets off one step that is followed by a quarter
+        without another. `strict` takes the line's word alone.
         """
         limit = max(LINE_MB, LINE_SHARE * self.last)
-        by_line = self.line > limit and (strict or self.line > _GIVEN_BACK * self.given_back)
+        excused = self.line <= _GIVEN_BACK * self.given_back or self.late <= _LATE * limit
+        by_line = self.line > limit and (strict or not excused)
         return by_line or self.floors > max(FLOORS_MB, FLOORS_SHARE * self.given_back)
 
 
 def growth(times: _Floats, sizes: _Floats) -> Growth:
     """From samples (seconds, megabytes) at even distances; a single odd sample moves no floor and no peak."""
     if not len(sizes):
-        return Growth(0.0, 0.0, 0.0, 0.0)
+        return Growth(0.0, 0.0, 0.0, 0.0, 0.0)
     smooth = _medians_of_three(sizes)
-    floors = 0.0
+    floors = late = 0.0
     if len(sizes) >= _LEAST:
-        second, third, fourth = (quarter.min() for quarter in np.array_split(smooth, 4)[1:])
+        _, *quarters = np.array_split(smooth, 4)
+        second, third, fourth = (float(quarter.min()) for quarter in quarters)
         floors = 2.0 * min(third - second, fourth - third)
+        late = float(quarters[2].max() - quarters[1].max())
     settled = smooth[len(smooth) // 4 :]
     given_back = float((np.maximum.accumulate(settled) - settled).max())
-    return Growth(
-        float(sizes[-1]), _rise(times[len(times) // 2 :], sizes[len(sizes) // 2 :]), float(floors), given_back
-    )
+    line = _rise(times[len(times) // 2 :], sizes[len(sizes) // 2 :])
+    return Growth(float(sizes[-1]), line, floors, given_back, late)
 
 
 def _rise(times: _Floats, sizes: _Floats) -> float:

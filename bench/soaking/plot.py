@@ -16,7 +16,7 @@ def draw(
     upper, lower = figure.subplots(2, 1, sharex=True)
     for part, samples in sorted(memory.items(), key=lambda each: -each[1][-1][1]):
         upper.plot([s / 60 for s, _ in samples], [mb for _, mb in samples], label=part, linewidth=1)
-    upper.set_ylabel("memory (PSS), MB")
+    upper.set_ylabel("memory, MB")
     upper.set_yscale("log")
     upper.legend(fontsize="x-small", ncols=4)
     lower.plot([s / 60 for s, _ in latency], [ms for _, ms in latency], ".", markersize=1.5)

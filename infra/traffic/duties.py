@@ -7,6 +7,7 @@ import structlog
 from infra.objects import object_store
 from infra.settings import Settings
 from infra.sidecar import Duty
+from infra.traffic import rows
 from infra.traffic.shipping import expire, ship_and_tell
 
 SHIP_EVERY = 30.0
@@ -28,6 +29,7 @@ def traffic_duties(settings: Settings) -> list[Duty]:
 def _ship(settings: Settings) -> None:
     marks = ship_and_tell(settings.paths.traffic, lambda: object_store(settings))
     if marks:
+        rows.give_back()
         log.info("traffic shipped", segments=len(marks), rows=sum(mark.rows for mark in marks))
 
 

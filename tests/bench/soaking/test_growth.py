@@ -89,8 +89,9 @@ def test_no_leak_is_lost_that_a_line_alone_found(
     found = judged(sizes)
     assert found.line == pytest.approx(line, abs=1e-6)
     if line > max(LINE_MB, LINE_SHARE * sizes[-1]):
-        assert found.leaks()
         assert found.leaks(strict=True)
+        if shape != "step" or begins > 0.76:
+            assert found.leaks()
 
 
 def test_on_the_road_nothing_excuses_a_line_that_rises() -> None:
@@ -99,6 +100,19 @@ def test_on_the_road_nothing_excuses_a_line_that_rises() -> None:
     found = judged(sizes)
     assert LINE_MB < found.line < found.given_back
     assert (found.leaks(), found.leaks(strict=True)) == (False, True)
+
+
+@given(st.floats(5.0, 300.0), st.floats(0.3, 0.73), seeds)
+def test_one_step_and_then_nothing_for_a_quarter_is_let_off_outside_the_road(
+    rise: float, begins: float, seed: int
+) -> None:
+    found = judged(200 + rise * (begins * RUN_S <= T) + noise(0.3, seed))
+    assert not found.leaks()
+    assert found.leaks(strict=True) == (found.line > max(LINE_MB, LINE_SHARE * found.last))
+
+
+def test_a_stair_of_two_steps_is_found() -> None:
+    assert judged(200 + 6.0 * (T >= 0.5 * RUN_S) + 6.0 * (T >= 0.75 * RUN_S)).leaks()
 
 
 def test_an_odd_sample_changes_nothing() -> None:
