@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from serving.errors import Refusal
 from serving.public.addresses import NOWHERE
 from serving.public.cycle import Cycle
+from serving.public.deadline import Deadline
 from serving.public.ending import Ending
 from serving.wire.claim import reads_bt_headers
 from serving.wire.head import MAX_BYTES, check_framing
@@ -45,11 +46,8 @@ class Protocol(HttpToolsProtocol):
     proven = False
     _deaf = False
     """What still comes is thrown away: it cannot be read any more."""
-    _due: float | None = None
-    """When the caller is late with a whole head, by the loop's clock; None while a request is answered."""
     _resting = False
     """Between two requests, with nothing of the second here yet."""
-    _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_head = False
     _in_body = False
@@ -65,6 +63,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.gateway: Gateway = self.config.loaded_app
+        self._head_due = Deadline(self.loop, self._head_late)
         self._ending = Ending(transport, self.loop, self.gateway.metrics.cut)
         self._peer = self.gateway.door.origins.peer(self.client[0]) if self.client else NOWHERE
         full = self.gateway.door.connections.admit(None if self._peer.trusted else self._peer.address, self)
@@ -73,11 +72,11 @@ class Protocol(HttpToolsProtocol):
             transport.abort()
             return
         self._admitted = True
-        self._expect(HEAD_DEADLINE_S)
+        self._head_due.set(HEAD_DEADLINE_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.gone = True
-        self._forget()
+        self._head_due.over()
         self._ending.over()
         if self._admitted:
             self.gateway.door.connections.leave(self._peer.address, self)
@@ -117,7 +116,8 @@ class Protocol(HttpToolsProtocol):
             self._ending.throw_away(len(data))
             return
         if self._resting:
-            self._resting, self._due = False, None
+            self._resting = False
+            self._head_due.clear()
         try:
             self.parser.feed_data(data)
             self._check_sizes(data)
@@ -126,8 +126,14 @@ class Protocol(HttpToolsProtocol):
             self._refuse(ours if isinstance(ours, Refusal) else Refusal(400, "bad_http", "this is not HTTP/1.1"))
         except Refusal as refused:
             self._refuse(refused)
-        if self._due is None and self.quiet() and not (self._deaf or self.transport.is_closing()):
-            self._expect(HEAD_DEADLINE_S)  # a further head comes in pieces
+        if self._head_due.at is None and self.quiet() and not (self._deaf or self.transport.is_closing()):
+            self._head_due.set(HEAD_DEADLINE_S)  # a further head comes in pieces
+
+    def _head_late(self) -> None:
+        if not self.transport.is_closing():
+            if not self._resting:
+                self.gateway.metrics.cut("slow_head")
+            self._ending.close()
 
     def _check_sizes(self, data: bytes) -> None:
         if self._in_head:
@@ -155,20 +161,20 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head, self._in_body, self._framing, self._content = False, True, 0, 0
-        self._due = None
+        self._head_due.clear()
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Refusal(400, "pipelined", "too many requests at once on one connection")
-        check_framing(self.parser.get_http_version(), self.url, self.headers)
-        answering, self.cycle = self.cycle, self._begin()
+        version = self.parser.get_http_version()
+        check_framing(version, self.url, self.headers)
+        answering, self.cycle = self.cycle, self._begin(version)
         if answering is None or answering.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
 
-    def _begin(self) -> Cycle:
+    def _begin(self, version: str) -> Cycle:
         """The request whose head is whole, as what the gateway reads of an ASGI scope."""
-        version = self.parser.get_http_version()
         path, _, query = self.url.partition(b"?")
         scope: dict[str, Any] = {
             "type": "http", "http_version": version, "method": self.parser.get_method().decode("ascii"),
@@ -266,40 +272,14 @@ class Protocol(HttpToolsProtocol):
                 self._start_asgi_task(*self.pipeline.pop())
             else:
                 self._resting = True
-                self._expect(KEEP_ALIVE_S)
+                self._head_due.set(KEEP_ALIVE_S)
 
     def _end(self, *, unread: bool) -> None:
         """Close after the last reply; a caller that may still be sending is heard out first, where there is room."""
-        self._due, self._deaf = None, True
+        self._deaf = True
+        self._head_due.clear()
         if unread and self.gateway.door.connections.linger(self._peer.address, self):
             self.flow.resume_reading()
             self._ending.linger()
         else:
             self._ending.close()
-
-    # The time for a head
-
-    def _expect(self, seconds: float) -> None:
-        """A whole head must be here in time. One timer serves request after request: it finds out when it fires."""
-        self._due = self.loop.time() + seconds
-        if self._timer is not None and self._timer.when() > self._due:
-            self._forget()
-        if self._timer is None:
-            self._timer = self.loop.call_later(seconds, self._look_for_head)
-
-    def _look_for_head(self) -> None:
-        self._timer = None
-        if self._due is None or self.transport.is_closing():
-            return
-        left_s = self._due - self.loop.time()
-        if left_s > 0:
-            self._timer = self.loop.call_later(left_s, self._look_for_head)
-            return
-        if not self._resting:
-            self.gateway.metrics.cut("slow_head")
-        self._ending.close()
-
-    def _forget(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

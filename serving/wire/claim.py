@@ -18,7 +18,6 @@ DialectName = Literal["legacy", "btauth", "epistula"]
 LEGACY_SIGN = b"bt_header_dendrite_signature"
 BTAUTH_SIGN = b"x-bittensor-signature"
 EPISTULA_SIGN = b"epistula-request-signature"
-EPISTULA_SIGNS = (EPISTULA_SIGN, b"body-signature", b"x-epistula-signature")
 SENDERS = frozenset({b"bt_header_dendrite_hotkey", b"x-bittensor-hotkey", b"epistula-signed-by"})
 """Headers that name the sender, one a dialect."""
 
@@ -28,6 +27,9 @@ _RECEIVERS: dict[DialectName, bytes] = {
     "btauth": b"x-bittensor-receiver",
     "epistula": b"epistula-signed-for",
 }
+_SPOKEN: dict[bytes, DialectName] = {LEGACY_SIGN: "legacy", BTAUTH_SIGN: "btauth", EPISTULA_SIGN: "epistula"}
+_SIGNS = frozenset({*_SPOKEN, b"body-signature", b"x-epistula-signature"})
+"""Headers that hold a signature, of earlier Epistulas too."""
 
 
 class Rules(Protocol):
@@ -108,20 +110,16 @@ ReadClaim = Callable[[Head, Hotkey], Claim]
 
 def dialect_of(head: Head) -> DialectName:
     """The dialect by the signature header that is there; raises Refusal 400 for a mixture, 401 for none."""
-    fields = head.fields
-    legacy, btauth = LEGACY_SIGN in fields, BTAUTH_SIGN in fields
-    epistula = [name for name in EPISTULA_SIGNS if name in fields]
-    if legacy + btauth + len(epistula) > 1:
-        raise Refusal(400, "mixed_dialects", "signature headers of two dialects in one request")
-    if legacy:
-        return "legacy"
-    if btauth:
-        return "btauth"
-    if not epistula:
+    signs = _SIGNS.intersection(head.fields)
+    if not signs:
         raise Refusal(401, "unsigned", "the request is not signed")
-    if epistula[0] != EPISTULA_SIGN:
-        raise Refusal(401, "dialect_unknown", f"{epistula[0].decode()} is not spoken here; Epistula 2 may be")
-    return "epistula"
+    if len(signs) > 1:
+        raise Refusal(400, "mixed_dialects", "signature headers of two dialects in one request")
+    (sign,) = signs
+    dialect = _SPOKEN.get(sign)
+    if dialect is None:
+        raise Refusal(401, "dialect_unknown", f"{sign.decode()} is not spoken here; Epistula 2 may be")
+    return dialect
 
 
 def reads_bt_headers(names: Iterable[bytes]) -> bool:
