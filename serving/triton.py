@@ -19,6 +19,7 @@ from serving.types import ReleaseId
 
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
+_LIVE = "/inference.GRPCInferenceService/ServerLive"
 _NUMERIC = {
     "BOOL": np.dtype("?"), "UINT8": np.dtype("u1"), "UINT16": np.dtype("<u2"), "UINT32": np.dtype("<u4"),
     "UINT64": np.dtype("<u8"), "INT8": np.dtype("i1"), "INT16": np.dtype("<i2"), "INT32": np.dtype("<i4"),
@@ -113,6 +114,14 @@ class Triton:
         finally:
             await replies.aclose()
         raise ReleaseFault("cut_short", "the stream ended without its final response")
+
+    async def silent(self, within_s: float) -> bool:
+        """Whether the server says nothing for so long when it is asked whether it lives; one that is away is not."""
+        try:
+            await self._channel.unary(_LIVE, b"", within_s)
+        except RpcFault as fault:
+            return fault.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        return False
 
     async def close(self) -> None:
         """Close the connection; running calls are cancelled."""

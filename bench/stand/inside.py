@@ -35,6 +35,10 @@ class Inside:
         """The same as the one response of a stream."""
         yield await self.infer(release, tensors, priority=priority, timeout_s=timeout_s)
 
+    async def silent(self, within_s: float) -> bool:
+        """Never."""
+        return False
+
     async def close(self) -> None:
         """Nothing to close."""
 

@@ -86,7 +86,8 @@ class Breakers:
     """One breaker for each release, and one for the server as a whole.
 
     What may be one release's fault counts against that release alone. Against the server count requests that found it
-    away until their deadline, and time-outs of more than one release with no answer in between.
+    away until their deadline, and time-outs of more than one release with no answer in between. Apart from that it may
+    be found silent (`serving.admission.silence`), until it says a word.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -94,6 +95,9 @@ class Breakers:
         self._clock = clock
         self._releases: dict[ReleaseId, Breaker] = {}
         self._late: set[ReleaseId] = set()
+        self._quiet = False
+        """Nothing came since `listen`."""
+        self._silent_until = 0.0
 
     def of(self, release: ReleaseId) -> Breaker:
         """The release's breaker."""
@@ -108,6 +112,8 @@ class Breakers:
         """Raise Refusal (503) when the server or all of `releases` may not be asked now; takes nobody's place."""
         if (wait_s := self.server.wait_s()) > 0:
             raise not_answering(wait_s)
+        if self._quiet and self.silent:
+            raise not_answering(PAUSE_S)
         self.check_releases(releases)
 
     def check_releases(self, releases: Iterable[ReleaseId]) -> None:
@@ -123,10 +129,11 @@ class Breakers:
 
     def closed(self, release: ReleaseId) -> bool:
         """Whether nothing is wrong with the release or the server."""
-        return self.server.state == "closed" == self.of(release).state
+        return self.server.state == "closed" == self.of(release).state and not self.silent
 
     def good(self, release: ReleaseId) -> None:
         """The release answered, and so did the server."""
+        self._quiet = False
         self._late.clear()
         self.server.good()
         self.of(release).good()
@@ -145,9 +152,29 @@ class Breakers:
         if waited_s >= LEAST_WAIT_S:
             self.server.bad()
 
+    @property
+    def silent(self) -> bool:
+        """Whether the server was found to say nothing, and has said nothing since."""
+        return self._quiet and self._clock() < self._silent_until
+
+    def listen(self) -> None:
+        """Whatever comes from now on is a word of the server."""
+        if not self._quiet:
+            self._silent_until = 0.0
+        self._quiet = True
+
+    def heard(self) -> None:
+        """The server said a word."""
+        self._quiet = False
+
+    def nothing_came(self, holds_s: float) -> None:
+        """The server did not say whether it lives: it is silent for `holds_s`, unless anything came since `listen`."""
+        self._silent_until = self._clock() + holds_s
+
     def open_ones(self) -> tuple[bool, int]:
-        """Whether the server's breaker is open, and how many releases' are; half-open ones count."""
-        return self.server.state != "closed", sum(one.state != "closed" for one in list(self._releases.values()))
+        """Whether the server's breaker is open or it is silent, and how many releases' are; half-open ones count."""
+        away = self.server.state != "closed" or self.silent
+        return away, sum(one.state != "closed" for one in list(self._releases.values()))
 
 
 def not_answering(wait_s: float) -> Refusal:

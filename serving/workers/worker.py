@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import lmdb
 import uvicorn
 
+from serving.admission import silence
 from serving.admission.budgets import Budgets
 from serving.admission.estimate import ServiceTimes
 from serving.admission.queue import Admission
@@ -56,7 +57,7 @@ TELL_S = 0.1
 _PR_SET_PDEATHSIG = 1
 
 
-class ModelServer(Infers, Protocol):
+class ModelServer(Infers, silence.Answers, Protocol):
     """Where inferences are made, with a connection that can be closed."""
 
     async def close(self) -> None:
@@ -128,7 +129,10 @@ async def serve(
     loop.add_signal_handler(signal.SIGUSR1, lambda: loop.call_later(config.linger_s, leave))
     gateway.paused = _is_paused(config)
     desk = Desk(folder_of(Path(config.run)), parent=os.getppid())
-    keepers = [loop.create_task(_keep(gateway, log)), loop.create_task(_tell(gateway, config, server, desk, log))]
+    keepers = [
+        loop.create_task(_keep(gateway, log)), loop.create_task(_tell(gateway, config, server, desk, log)),
+        loop.create_task(silence.watch(triton, gateway.answerer.breakers, gateway.answerer.in_flight, log)),
+    ]  # fmt: skip
     try:
         await server.serve(sockets=[listener])
         if server.server_state.tasks:  # cut off by the drain's limit: they still say so

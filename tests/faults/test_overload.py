@@ -125,6 +125,40 @@ def test_fault_2_a_stopped_triton_opens_a_breaker_and_nothing_piles_up(tmp_path:
         assert running.get("/workers").json()["restarts"] == 0
 
 
+def test_fault_2_newcomers_to_a_stopped_triton_are_refused_long_before_anybodys_deadline_and_those_who_wait_may_wait(
+    tmp_path: Path,
+) -> None:
+    with (
+        triton_process() as triton, gateway(tmp_path, triton.address, workers=1) as running,
+        ThreadPoolExecutor(1) as pool,
+    ):  # fmt: skip
+        assert running.ask(double()).status_code == 200
+        triton.send(signal.SIGSTOP)
+        waits = pool.submit(running.ask, double(timeout="20"))
+        until(lambda: running.ask(double(timeout="0.5")).status_code == 503 and refused(running, "breaker_open"))
+        reply = running.ask(double(timeout="20"))
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "2")
+        assert not waits.done()
+        until(lambda: metric(running, "headframe_breakers_open", what="server") == 1)
+        triton.send(signal.SIGCONT)
+        assert waits.result(timeout=30).status_code == 200
+        assert running.ask(double()).status_code == 200
+
+
+def test_a_model_that_is_slow_for_all_in_a_server_that_lives_is_waited_for(
+    triton: FakeTritonServer, tmp_path: Path
+) -> None:
+    with gateway(tmp_path, triton.address, workers=1) as running, ThreadPoolExecutor(2) as pool:
+        triton.hold.clear()
+        first = pool.submit(running.ask, double(timeout="20"))  # how long an answer takes was never seen
+        until(lambda: triton.questions >= 4)
+        second = pool.submit(running.ask, double(timeout="20"))
+        until(lambda: len(triton.asked) == 2)
+        triton.hold.set()
+        assert [each.result(timeout=30).status_code for each in (first, second)] == [200, 200]
+        assert refused(running, "breaker_open") == 0
+
+
 def test_a_release_that_hangs_under_load_costs_another_slots_callers_nothing(
     triton: FakeTritonServer, tmp_path: Path
 ) -> None:

@@ -66,6 +66,8 @@ class FakeTritonServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
     def __init__(self, *, port: int = 0, **models: Model | StreamModel) -> None:
         self.models: dict[str, Any] = {name.replace("_", "-"): model for name, model in models.items()}
         self.asked: list[Any] = []
+        self.questions = 0
+        """How often it was asked whether it lives."""
         self.hold = threading.Event()
         """Calls wait for it; set by default."""
         self.hold.set()
@@ -84,6 +86,10 @@ class FakeTritonServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
 
     def stop(self) -> None:
         self._server.stop(grace=None).wait()
+
+    def ServerLive(self, request: Any, context: Any) -> Any:
+        self.questions += 1
+        return service_pb2.ServerLiveResponse(live=True)
 
     def ModelReady(self, request: Any, context: Any) -> Any:
         return service_pb2.ModelReadyResponse(ready=request.name in self.models)

@@ -1,0 +1,51 @@
+"""Learns within seconds that the model server says nothing any more, where a caller's deadline would take minutes.
+
+While calls are in flight the server is asked every second whether it lives. One that is slow answers that at once; one
+that is stopped, or whose box is gone, does not. Then newcomers are refused, those who wait may go on waiting, and the
+first word of the server, to them or to the question, ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sized
+from typing import Any, Protocol
+
+from serving.admission.breaker import Breakers
+
+ASK_EVERY_S = 1.0
+SILENT_S = 3.0
+"""How long the question waits for a word, and nothing else may come meanwhile either."""
+HOLDS_S = 2 * (ASK_EVERY_S + SILENT_S)
+"""A finding that is not renewed for so long holds no more."""
+
+
+class Answers(Protocol):
+    """A server that can be asked whether it lives."""
+
+    async def silent(self, within_s: float) -> bool:
+        """Whether it said nothing in this time; one that is known to be away is not silent."""
+        ...
+
+
+async def watch(server: Answers, breakers: Breakers, calls: Sized, log: Any) -> None:
+    """Ask for as long as this is not cancelled; `calls` are those in flight."""
+    while True:
+        await asyncio.sleep(ASK_EVERY_S)
+        if calls or breakers.silent:
+            try:
+                await look(server, breakers, log)
+            except Exception:
+                log.exception("the model server could not be asked whether it lives")
+
+
+async def look(server: Answers, breakers: Breakers, log: Any) -> None:
+    """Ask once."""
+    before = breakers.silent
+    breakers.listen()
+    if await server.silent(SILENT_S):
+        breakers.nothing_came(HOLDS_S)
+    else:
+        breakers.heard()
+    if breakers.silent != before:
+        log.warning("the model server is silent" if breakers.silent else "the model server speaks again")
