@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import mmap
+import os
 from pathlib import Path
 
-from bench.soaking.memory import CLIENT, EVERY_S, Memory
+from bench.soaking.memory import CLIENT, EVERY_S, Memory, own_mb
 
 
 def sampled(tmp_path: Path) -> Memory:
@@ -44,3 +46,15 @@ def test_a_home_without_processes_has_this_one_alone(tmp_path: Path) -> None:
     memory.stop()
     assert set(memory.samples) == {CLIENT}
     assert memory.samples[CLIENT][0][1] > 10
+
+
+def test_a_processs_own_memory_leaves_out_the_pages_of_files(tmp_path: Path) -> None:
+    path = tmp_path / "mapped"
+    path.write_bytes(bytes(40_000_000))
+    before = own_mb(os.getpid())
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert not any(mapped[::4096])
+        assert own_mb(os.getpid()) - before < 20
+    taken = bytearray(b"x") * 40_000_000
+    assert own_mb(os.getpid()) - before > 30
+    assert len(taken) == 40_000_000
