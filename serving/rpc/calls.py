@@ -52,11 +52,13 @@ class Calls:
 
     def drop(self, stream: Stream) -> None:
         """Nobody waits for a call any more: cancel it, or let the server finish it if it `finishes`; once is enough."""
-        stream.abandon()
-        if stream.id == 0 and stream in self.waiting:
+        if stream.id in self.running:
+            stream.abandon()
+            if stream.unsent or not stream.finishes:
+                self.reset(stream)
+        elif stream in self.waiting:
+            stream.abandon()
             self.waiting.remove(stream)
-        elif stream.id in self.running and (stream.unsent or not stream.finishes):
-            self.reset(stream)
 
     def reset(self, stream: Stream, code: Code = Code.CANCEL) -> None:
         """Tell the server that a stream is over."""
