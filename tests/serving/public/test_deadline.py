@@ -11,7 +11,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from serving.public.http import HEAD_DEADLINE_S, KEEP_ALIVE_S, Protocol
+from serving.public.http import Protocol
+from serving.public.line import HEAD_DEADLINE_S, KEEP_ALIVE_S
 from tests.serving.callers import legacy
 from tests.serving.fake_triton import FakeTriton, doubled
 from tests.serving.fronts import until

@@ -24,7 +24,7 @@ from tests.serving.tiny import Plain, Tiny
 
 @pytest.fixture
 async def front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Front]:
-    monkeypatch.setattr(http, "HEAD_DEADLINE_S", 0.3)
+    monkeypatch.setattr("serving.public.line.HEAD_DEADLINE_S", 0.3)
     async with opened(tmp_path, FakeTriton(tiny_a=doubled), body_deadline_s=0.3) as made:
         yield made
 
