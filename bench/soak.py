@@ -149,7 +149,7 @@ def show(report: dict[str, Any]) -> None:
     facts.add_row("flips", str(report["flips"]["done"]))
     facts.add_row("latency, ms", ", ".join(f"{name} {value:.0f}" for name, value in report["latency_ms"].items()))
     console.print(facts)
-    table = Table("memory, MB", "first", "last", "floors' rise", "line's rise", "given back", "", box=None)
+    table = Table("memory, MB", "first", "last", "floors' rise", "line's rise", "breath", "given back", "", box=None)
     for name, part in report["memory"].items():
         verdict = "(not judged)" if name == CLIENT else "flat" if part["flat"] else "[red]grew[/]"
         table.add_row(name, *(str(value) for key, value in part.items() if key != "flat"), verdict)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-FLOORS_MB, FLOORS_SHARE = 4.0, 0.25
-"""Floors may rise so much over half a run, or by so much of the given back, whichever is more.
+FLOORS_MB, FLOORS_SHARE = 4.0, 0.5
+"""Floors may rise so much over half a run, or by so much of a breath, whichever is more.
 
 4 MB are 24 MB an hour in a run of 20 minutes, and 8 in one of 60.
 """
@@ -33,6 +33,8 @@ class Growth(NamedTuple):
     A steady leak lifts every floor, so this is what it adds in half a run. What settles after a start lifts the last
     one no more, and what gives back at least once in half a run cannot lift both.
     """
+    breath: float
+    """How far the floor of a quarter lies below its median, the first left out, at the most."""
     given_back: float
     """The deepest fall from a peak, the first quarter left out."""
     late: float
@@ -47,24 +49,25 @@ class Growth(NamedTuple):
         limit = max(LINE_MB, LINE_SHARE * self.last)
         excused = self.line <= _GIVEN_BACK * self.given_back or self.late <= _LATE * limit
         by_line = self.line > limit and (strict or not excused)
-        return by_line or self.floors > max(FLOORS_MB, FLOORS_SHARE * self.given_back)
+        return by_line or self.floors > max(FLOORS_MB, FLOORS_SHARE * self.breath)
 
 
 def growth(times: _Floats, sizes: _Floats) -> Growth:
     """From samples (seconds, megabytes) at even distances; a single odd sample moves no floor and no peak."""
     if not len(sizes):
-        return Growth(0.0, 0.0, 0.0, 0.0, 0.0)
+        return Growth(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     smooth = _medians_of_three(sizes)
-    floors = late = 0.0
+    floors = breath = late = 0.0
     if len(sizes) >= _LEAST:
         _, *quarters = np.array_split(smooth, 4)
         second, third, fourth = (float(quarter.min()) for quarter in quarters)
         floors = 2.0 * min(third - second, fourth - third)
+        breath = max(float(np.median(quarter) - quarter.min()) for quarter in quarters)
         late = float(quarters[2].max() - quarters[1].max())
     settled = smooth[len(smooth) // 4 :]
     given_back = float((np.maximum.accumulate(settled) - settled).max())
     line = _rise(times[len(times) // 2 :], sizes[len(sizes) // 2 :])
-    return Growth(float(sizes[-1]), line, floors, given_back, late)
+    return Growth(float(sizes[-1]), line, floors, breath, given_back, late)
 
 
 def _rise(times: _Floats, sizes: _Floats) -> float:

@@ -79,6 +79,7 @@ class Memory(threading.Thread):
             found[part] = {
                 "first_mb": round(samples[0][1], 1), "last_mb": round(grown.last, 1),
                 "floors_mb": round(grown.floors, 1), "line_mb": round(grown.line, 1),
-                "given_back_mb": round(grown.given_back, 1), "flat": not grown.leaks(strict=part in ROAD),
+                "breath_mb": round(grown.breath, 1), "given_back_mb": round(grown.given_back, 1),
+                "flat": not grown.leaks(strict=part in ROAD),
             }  # fmt: skip
         return found

@@ -9,7 +9,7 @@ import pytest
 from bench.soak import wrong
 from bench.soaking.memory import CLIENT
 
-FLAT = {"first_mb": 1.0, "last_mb": 1.0, "floors_mb": 0.0, "line_mb": 0.0, "given_back_mb": 0.0, "flat": True}
+FLAT = {"first_mb": 1.0, "last_mb": 1.0, "floors_mb": 0.0, "line_mb": 0.0, "flat": True}
 GREW = FLAT | {"floors_mb": 9.5, "line_mb": 11.0, "flat": False}
 BOOKS = {"requests": 6, "valid": 6, "records_lost": 0, "records_twice": 0, "misrouted": 0, "faults": {}}
 GOOD: dict[str, Any] = {

@@ -115,6 +115,15 @@ def test_a_stair_of_two_steps_is_found() -> None:
     assert judged(200 + 6.0 * (T >= 0.5 * RUN_S) + 6.0 * (T >= 0.75 * RUN_S)).leaks()
 
 
+@given(st.floats(40.0, 2000.0), st.floats(20.0, 300.0), seeds)
+def test_a_leak_is_found_under_short_peaks(leak: float, height: float, seed: int) -> None:
+    """Whatever comes for a quarter of a minute and goes leaves the floors alone."""
+    peaks = height * (np.random.default_rng(seed).random(len(T)) < 0.05)
+    peaks[1:] = np.maximum(peaks[1:], peaks[:-1])
+    assert judged(200 + leak * T / 3600 + peaks + noise(0.2, seed)).leaks()
+    assert not judged(200 + peaks + noise(0.2, seed)).leaks()
+
+
 def test_an_odd_sample_changes_nothing() -> None:
     sizes = 200 + 60.0 * T / 3600
     for place in (90, 150, 220):

@@ -26,7 +26,8 @@ def test_the_table_is_strict_with_the_road_alone(tmp_path: Path) -> None:
     table = sampled(tmp_path).table()
     assert {part: row["flat"] for part, row in table.items()} == {"flows": True, "gateway": False, "s3": True}
     assert table["s3"] == {
-        "first_mb": 80.0, "last_mb": 80.0, "floors_mb": 0.0, "line_mb": 0.0, "given_back_mb": 0.0, "flat": True,
+        "first_mb": 80.0, "last_mb": 80.0, "floors_mb": 0.0, "line_mb": 0.0, "breath_mb": 0.0,
+        "given_back_mb": 0.0, "flat": True,
     }  # fmt: skip
     assert (table["flows"]["first_mb"], table["flows"]["last_mb"], table["flows"]["given_back_mb"]) == (260, 220, 60)
 
