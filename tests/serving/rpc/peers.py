@@ -11,11 +11,12 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.settings
+from grpc import StatusCode
 
 from serving.rpc import frames
 from serving.rpc.connection import Connection
 from serving.rpc.frames import Code
-from serving.rpc.stream import Stream
+from serving.rpc.stream import RpcFault, Stream
 
 HEAD = [(":status", "200"), ("content-type", "application/grpc")]
 WELL = [("grpc-status", "0")]
@@ -140,3 +141,19 @@ async def listening(serve: Serve, host: str = "127.0.0.1", port: int = 0) -> Asy
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+
+
+async def code_of(call: Stream) -> StatusCode:
+    """How a call ends, its messages read."""
+    async with asyncio.timeout(10):
+        try:
+            while await call.message() is not None:
+                pass
+        except RpcFault as fault:
+            return fault.code
+    return StatusCode.OK
+
+
+def resets(events: list[object]) -> list[tuple[int, int]]:
+    """Streams that were reset, and the codes."""
+    return [(e.stream_id, e.error_code) for e in events if isinstance(e, h2.events.StreamReset)]
