@@ -10,7 +10,9 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from copy import copy
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from serving.admission.breaker import Breakers
 from serving.admission.estimate import ServiceTimes
@@ -48,7 +50,7 @@ class Infers(Protocol):
         ...
 
 
-class Tried(NamedTuple):
+class Tried(msgspec.Struct, frozen=True):
     """What became of one release's outputs."""
 
     body: Body | None

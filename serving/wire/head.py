@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from serving.errors import Refusal
 
@@ -22,7 +24,7 @@ _GUARDED_NAMES = frozenset(
 _FRAMING = frozenset({b"transfer-encoding", b"upgrade", b"expect"})
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True):
     """What stands before the body."""
 
     method: str

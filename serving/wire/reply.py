@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 
 from serving.errors import Refusal
@@ -17,7 +15,7 @@ _CLOSES = frozenset({408, 413, 431})
 """After these the rest of the request is not worth reading."""
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True):
     """What goes back over the wire."""
 
     status: int

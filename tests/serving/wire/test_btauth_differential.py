@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import msgspec
 from bittensor import http_auth
 from bittensor_core import CRYPTO_ED25519, Keypair
 from hypothesis import given, settings
@@ -50,9 +51,8 @@ class Sent:
 
     async def headframe(self) -> str:
         """``accept`` or the code of our refusal."""
-        request = head({}, self.target, self.method)._replace(
-            fields={name.lower().encode(): value.encode("latin-1") for name, value in self.headers.items()}
-        )
+        fields = {name.lower().encode(): value.encode("latin-1") for name, value in self.headers.items()}
+        request = msgspec.structs.replace(head({}, self.target, self.method), fields=fields)
         try:
             claim = read_claim(request, Hotkey(MINER.ss58_address))
             sender = public_key(claim.hotkey)
