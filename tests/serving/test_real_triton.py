@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from serving.subnets.synth.validity import CORRECT, validity
 from serving.traffic.writer import read_records
 from serving.triton import unpack
 from serving.types import Asset, ReleaseId, SlotName, UnixSeconds
+from tests.faults.tools import refused
 from tests.servers import TritonServer, running
 from tests.serving.callers import ALICE, BOB, btauth, legacy
 from tests.serving.gateways import write_neurons
@@ -148,31 +150,44 @@ def test_bad_prompts_get_a_clear_line(live: Running, change: dict[str, Any], sta
     assert len(reply.json()["message"]) > 10
 
 
-def test_a_killed_and_restarted_triton_loses_no_request_whose_deadline_allows(tmp_path: Path) -> None:
-    models, ports = tmp_path / "models", [free_port() for _ in range(3)]
-    models.mkdir()
-    release = sealed(models, "synth-high").id
-    address = f"127.0.0.1:{ports[0]}"
+class Own:
+    """A Triton of the test's own, to kill and to stop, with one release."""
 
-    def server(name: str) -> Any:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.models = folder, folder / "models"
+        self.models.mkdir()
+        self.ports = [free_port() for _ in range(3)]
+        self.address = f"127.0.0.1:{self.ports[0]}"
+        self.release = sealed(self.models, "synth-high").id
+
+    def started(self, name: str) -> AbstractContextManager[int]:
+        """Start it; gives its pid."""
+        grpc, http, metrics = self.ports
         command = tritonserver(
-            Settings().venv_triton, tmp_path, models, server_id=name, grpc=ports[0], http=ports[1], metrics=ports[2]
+            Settings().venv_triton, self.folder, self.models, server_id=name, grpc=grpc, http=http, metrics=metrics
         )
-        control = Triton(address)
-        return running(command, tmp_path / f"{name}.log", control.ready)
+        return running(command, self.folder / f"{name}.log", Triton(self.address).ready)
 
-    def load() -> None:
-        control = Triton(address)
-        control.load(release)
+    def load(self) -> None:
+        control = Triton(self.address)
+        control.load(self.release)
         control.close()
 
-    write_files(tmp_path, {"synth-high": release})
-    with gateway(
-        tmp_path, address, slots=["synth-high"], subnets=specs(["synth-high"], use_stale=True), drain_s=5.0
-    ) as live:
+    def behind(self) -> AbstractContextManager[Running]:
+        """A gateway in front of it."""
+        write_files(self.folder, {"synth-high": self.release})
+        return gateway(
+            self.folder, self.address, slots=["synth-high"], subnets=specs(["synth-high"], use_stale=True), drain_s=5.0,
+            workers=1,
+        )  # fmt: skip
+
+
+def test_a_killed_and_restarted_triton_loses_no_request_whose_deadline_allows(tmp_path: Path) -> None:
+    own = Own(tmp_path)
+    with own.behind() as live:
         fields = prompt("synth-high", 100, ahead=3)
-        with server("first") as pid:
-            load()
+        with own.started("first") as pid:
+            own.load()
             assert live.ask(legacy("Simulation", fields, timeout="60", sender=ALICE)).status_code == 200
             os.kill(pid, signal.SIGKILL)
             until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
@@ -180,11 +195,34 @@ def test_a_killed_and_restarted_triton_loses_no_request_whose_deadline_allows(tm
             asked = [pool.submit(live.ask, legacy("Simulation", fields, timeout="60", sender=BOB)) for _ in range(4)]
             until(lambda: "headframe_in_flight 4.0" in live.get("/metrics").text)
             assert not any(each.done() for each in asked)
-            with server("second"):
-                load()
+            with own.started("second"):
+                own.load()
                 assert [each.result().status_code for each in asked] == [200] * 4
         bodies = {json.dumps(each.result().json()["simulation_output"]) for each in asked}
         assert len(bodies) == 1
+
+
+def test_newcomers_to_a_stopped_triton_are_refused_in_seconds_and_who_waits_is_answered_when_it_goes_on(
+    tmp_path: Path,
+) -> None:
+    own = Own(tmp_path)
+    with own.behind() as live, own.started("only") as pid, ThreadPoolExecutor(8) as pool:
+        own.load()
+
+        def ask(timeout: str = "60") -> int:
+            return live.ask(legacy("Simulation", prompt("synth-high", 1000, ahead=3), timeout=timeout)).status_code
+
+        busy = [pool.submit(ask) for _ in range(40)]  # a Triton with all it can do still says that it lives
+        assert [each.result() for each in busy] == [200] * 40
+        try:
+            os.kill(pid, signal.SIGSTOP)
+            waits = pool.submit(ask)
+            until(lambda: ask("0.5") == 503 and refused(live, "breaker_open"))
+            assert not waits.done()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert waits.result() == 200
+        until(lambda: ask() == 200)
 
 
 def test_a_subnet_is_described_by_its_factory() -> None:
