@@ -92,12 +92,13 @@ async def run_twin(
     stop = stop or asyncio.Event()
     board = Scoreboard(world.truth)
     # One thread, so that judging runs beside the next requests and the scoreboard needs no lock.
-    judge = ThreadPoolExecutor(1, thread_name_prefix="judge")
+    thread = ThreadPoolExecutor(1, thread_name_prefix="judge")
+    judge = _Judge(thread, board, options)
     try:
         async with Sender(target.url, allow_remote=target.allow_remote) as sender:
-            asker = _Asker(sender, target.hotkey, world, options, _Judge(judge, board, options))
+            asker = _Asker(sender, target.hotkey, world, options, judge)
             await asker.ask_all(rounds, stop)
-            await asker.judge.wait_for_truth(world.clock, stop)
+            await judge.wait_for_truth(world.clock, stop)
         return report(
             asker.rows,
             incentive=board.incentive(),
@@ -107,7 +108,8 @@ async def run_twin(
             interrupted=stop.is_set(),
         )
     finally:
-        judge.shutdown(cancel_futures=True)
+        await judge.drop()
+        thread.shutdown(cancel_futures=True)
         board.close()
 
 
@@ -132,6 +134,12 @@ class _Judge:
         finished = {task for task in self._tasks if all_of_them or task.done()}
         self._tasks -= finished
         await asyncio.gather(*finished)
+
+    async def drop(self) -> None:
+        """Let go of what is not judged yet, and of errors that come after the one that was raised."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def settle(self, now: float) -> int:
         """Score the answers whose prices are out at subnet time `now` (unix s); how many still wait."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -194,13 +195,17 @@ async def test_live_scores_when_the_time_has_come(world: World) -> None:
     assert [row.crps is not None for row in found.prompts] == [True, False]
 
 
-async def test_a_world_that_fails_is_raised(world: World) -> None:
+async def test_a_world_that_fails_is_raised(world: World, caplog: pytest.LogCaptureFixture) -> None:
     def truth(asset: str, start: int, increment: int, length: int) -> Any:
         raise UserError("the object store does not answer")
 
     async with gateway(walk) as at:
         with pytest.raises(UserError, match="object store"):
             await _run(at, World(world.clock, _book, truth))
+    gc.collect()
+    assert not [
+        each for each in caplog.records if each.name == "asyncio"
+    ]  # no error is left for the collector of garbage to find
 
 
 async def test_only_loopback_is_asked(world: World) -> None:
