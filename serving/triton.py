@@ -150,10 +150,10 @@ def fault_of(code: grpc.StatusCode, detail: str) -> TritonFault:
         return ReleaseMissing("release_missing", detail)
     if code is grpc.StatusCode.UNAVAILABLE and "not ready" in detail and "model" in detail:
         return ReleaseMissing("release_missing", detail)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED or "timeout expired" in detail.lower():  # here, or in Triton's queue
+        return TooLate("too_late", detail)
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return ServerDown("triton_down", detail)
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return TooLate("too_late", detail)
     if "stub process" in detail.lower():  # the sidecar has the release loaded anew within seconds
         return ReleaseMissing("stub_down", detail)
     return ReleaseFault("release_failed", detail)
@@ -163,8 +163,6 @@ def fault_told(text: str) -> TritonFault:
     """What a stream's error means; Triton gives its text alone, without a status."""
     if "unknown model" in text or "not ready" in text:
         return ReleaseMissing("release_missing", text)
-    if "timeout expired" in text.lower():
-        return TooLate("too_late", text)
     return fault_of(grpc.StatusCode.UNKNOWN, text)
 
 

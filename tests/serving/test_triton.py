@@ -109,6 +109,7 @@ async def test_a_server_that_went_away_and_came_back_is_found_again(server: Fake
         (grpc.StatusCode.UNAVAILABLE, "Request for unknown model: 'a' version 1 is not at ready state", ReleaseMissing),
         (grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'a' is not found", ReleaseMissing),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "", TooLate),
+        (grpc.StatusCode.UNAVAILABLE, "Request timeout expired", TooLate),
         (grpc.StatusCode.INTERNAL, "Failed to process the request(s), message: NaN", ReleaseFault),
         (grpc.StatusCode.INTERNAL, "Stub process 'a' is not healthy.", ReleaseMissing),
         (grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape", ReleaseFault),
