@@ -115,7 +115,7 @@ def test_fault_2_a_stopped_triton_opens_a_breaker_and_nothing_piles_up(tmp_path:
         traffic.more()
         before = _threads(running)
         triton.send(signal.SIGSTOP)
-        until(lambda: refused(running, "breaker_open") > 20)
+        until(lambda: refused(running, "breaker_open") > 20, 90.0)  # those of SDK 11 wait for 18 s first
         traffic.more(50)
         assert _threads(running) <= before + 4
         triton.send(signal.SIGCONT)
