@@ -1,16 +1,14 @@
 """The price store: what each source said, cleaned, as Parquet in the object store, and read as the subnet reads it.
 
-An asset's prices come from its best kind of series and never from a mixture of kinds: real ones first, then those of
-a proxy, and simulated ones only where there is nothing else. Labels travel with the prices.
+Which series an asset's prices come from is `infra.price_views`' business. Labels travel with the prices.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,10 +18,10 @@ import pandas as pd
 from infra import bars as tables
 from infra.market_hours import Hours
 from infra.objects import ObjectStore, object_store
-from infra.points import Priced, look_up, priced, sessions_of
+from infra.points import Priced, look_up, sessions_of
 from infra.price_files import Index, SeriesFiles, SeriesName
-from infra.price_sources import ASSETS
-from infra.price_sources.simulated import SIGMA, WINDOW, walk, walk_bars
+from infra.price_sources.simulated import walk
+from infra.price_views import Views
 from infra.settings import Settings
 from serving.errors import UserError
 from serving.state import AssetPrices, Points, PriceBook
@@ -32,7 +30,6 @@ from serving.types import Asset
 HISTORY = 512
 """Points of each step in a price book."""
 STEPS = (60, 3600)
-_PRECEDENCE = ("pyth", "folder", "recorded", "packaged")  # of sources of one kind, at one instant
 _REFRESH = 10.0  # seconds between looks for new generations
 _TRIES = 6
 
@@ -70,17 +67,6 @@ class WriteReport(msgspec.Struct, frozen=True):
     """Objects made; 0 when everything was there."""
 
 
-class _View(NamedTuple):
-    """An asset's bars of one step from its best kind of series."""
-
-    bars: pd.DataFrame
-    points: Priced
-    hours: Hours
-    source: str
-    simulated: bool
-    proxy: bool
-
-
 class PriceStore:
     """Series of bars in an object store.
 
@@ -92,11 +78,10 @@ class PriceStore:
 
     def __init__(self, objects: ObjectStore, cache: Path | None = None, *, simulate: bool = True) -> None:
         self._files = SeriesFiles(objects, cache)
-        self._simulate = simulate
         self._indexes: dict[SeriesName, Index] = {}
         self._looked = float("-inf")
         self._bars: dict[SeriesName, tuple[str, pd.DataFrame]] = {}
-        self._views: dict[tuple[str, int], tuple[tuple[str, ...], _View]] = {}
+        self._views = Views(self._known, self._load, simulate=simulate)
         self._book: tuple[int, dict[Asset, AssetPrices]] = (-1, {})
 
     @property
@@ -157,7 +142,7 @@ class PriceStore:
 
     def bars(self, asset: str, step: int) -> pd.DataFrame:
         """Bars of an asset: columns time (unix s), open, high, low, close, volume; raises UserError for none."""
-        return self._view(asset, step).bars.copy()
+        return self._views.of(asset, step).bars.copy()
 
     def points(self, asset: str, step: int, *, known_by: float | None = None, count: int | None = None) -> Points:
         """Prices at instants (`infra.points`), those known by `known_by` (unix s), the last `count` of them.
@@ -169,7 +154,7 @@ class PriceStore:
 
     def sessions(self, asset: str, step: int) -> list[tuple[int, int]]:
         """First and last point (unix s) of each trading day; a UTC day where trading never pauses."""
-        view = self._view(asset, step)
+        view = self._views.of(asset, step)
         return sessions_of(view.points.times, view.hours)
 
     def truth(
@@ -180,12 +165,12 @@ class PriceStore:
         Of the points of several steps at one instant those of the first step in `steps` hold.
         """
         at = np.arange(start, start + length + 1, increment, dtype=np.int64)
-        if self._kind(asset) is None:
+        if self._views.kind(asset) is None:
             return np.where(at % 60 == 0, walk(asset, at), np.nan)
         found = np.full(len(at), np.nan)
         for step in steps:
-            if self._names(asset, step):
-                found = np.where(np.isnan(found), look_up(self._view(asset, step).points, at), found)
+            if self._views.names(asset, step):
+                found = np.where(np.isnan(found), look_up(self._views.of(asset, step).points, at), found)
         return found
 
     def book(self, now: float, assets: Sequence[str] | None = None) -> PriceBook:
@@ -194,7 +179,7 @@ class PriceStore:
         minute = int(now // 60)
         if self._book[0] != minute:
             self._book = (minute, {})
-        wanted = self._assets() if assets is None else assets
+        wanted = self._views.assets() if assets is None else assets
         kept = self._book[1]
         for asset in wanted:
             if asset not in kept and (made := self._asset_prices(asset, now)) is not None:
@@ -203,76 +188,23 @@ class PriceStore:
         return PriceBook(as_of=now, written_at=time.time(), assets=chosen)
 
     def _asset_prices(self, asset: str, now: float) -> AssetPrices | None:
-        known = {step: self._points(asset, step, now, HISTORY) for step in STEPS if self._has(asset, step)}
+        known = {step: self._points(asset, step, now, HISTORY) for step in STEPS if self._views.has(asset, step)}
         last = [(int(one.times[-1]), -step, float(one.prices[-1])) for step, one in known.items() if len(one.times)]
         if not last:
             return None
         spot_time, _, spot = max(last)
-        kind = self._kind(asset)
-        source = "simulated" if kind is None else self._view(asset, min(known)).source
+        kind = self._views.kind(asset)
+        source = "simulated" if kind is None else self._views.of(asset, min(known)).source
         history = {str(step): Points(one.times.tolist(), one.prices.tolist()) for step, one in known.items()}
         simulated, proxy = kind or (True, False)
         return AssetPrices(spot, spot_time, source, simulated, proxy, history)
 
     def _points(self, asset: str, step: int, known_by: float | None, count: int | None) -> Priced:
-        if self._kind(asset) is not None or known_by is None:
-            return self._view(asset, step).points.known_by(known_by, count)
+        if self._views.kind(asset) is not None or known_by is None:
+            return self._views.of(asset, step).points.known_by(known_by, count)
         last = int(known_by // step) * step if step > 60 else int(known_by // 60) * 60 - 60
         times = np.arange(last - (HISTORY if count is None else count) * step, last, step, dtype=np.int64) + step
         return Priced(times, walk(asset, times), times)
-
-    def _assets(self) -> list[str]:
-        real = {name.asset for name in self._indexes if self._kind(name.asset) is not None}
-        return sorted(real.union(ASSETS if self._simulate else ()))
-
-    def _has(self, asset: str, step: int) -> bool:
-        return self._kind(asset) is None or bool(self._names(asset, step))
-
-    def _kind(self, asset: str) -> tuple[bool, bool] | None:
-        """(simulated, proxy) of the best kind of series an asset has; None when its prices are computed."""
-        self._look()
-        kinds = {(i.simulated, i.proxy) for name, i in self._indexes.items() if name.asset == asset}
-        if not self._simulate:
-            kinds = {kind for kind in kinds if not kind[0]}
-        best = min(kinds, default=None)
-        if best is not None and not (best[0] and asset in SIGMA):
-            return best
-        if not self._simulate or asset not in SIGMA:
-            raise UserError(f"no prices of {asset!r}: run 'headframe ingest' with a source that has it")
-        return None
-
-    def _names(self, asset: str, step: int) -> list[SeriesName]:
-        """The series of an asset's best kind for a step, foremost first; finer ones when the step has none."""
-        kind = self._kind(asset)
-        mine = [n for n, i in self._indexes.items() if n.asset == asset and (i.simulated, i.proxy) == kind]
-        exact = [n for n in mine if n.step == step]
-        finer = [n for n in mine if n.step < step and step % n.step == 0]
-        return sorted(exact or finer, key=lambda n: (-n.step, _rank(n.source), n.source))
-
-    def _view(self, asset: str, step: int) -> _View:
-        if self._kind(asset) is None:
-            made = walk_bars(asset, step, *WINDOW)
-            return _View(made, priced(made, step, "round-the-clock"), "round-the-clock", "simulated", True, False)
-        names = self._names(asset, step)
-        if not names:
-            raise UserError(f"no prices of {asset} by {step} s: run 'headframe ingest' with a source that has them")
-        state = tuple(self._indexes[name].sha256 for name in names)
-        held = self._views.get((asset, step))
-        if held is None or held[0] != state:
-            held = (state, self._make_view(names, step))
-            self._views[(asset, step)] = held
-        return held[1]
-
-    def _make_view(self, names: list[SeriesName], step: int) -> _View:
-        loaded = [self._load(name, self._indexes[name]) for name in names]
-        stacked = pd.concat(
-            [tables.coarser(b, n.step, step) if n.step < step else b for n, b in zip(names, loaded, strict=True)]
-        )
-        one_each = stacked.drop_duplicates("time", keep="first").sort_values("time").reset_index(drop=True)
-        mine = [self._indexes[name] for name in names]
-        hours: Hours = "new-york" if all(index.hours == "new-york" for index in mine) else "round-the-clock"
-        source = "+".join(dict.fromkeys(name.source for name in names))
-        return _View(one_each, priced(one_each, step, hours), hours, source, mine[0].simulated, mine[0].proxy)
 
     def _load(self, name: SeriesName, index: Index) -> pd.DataFrame:
         held = self._bars.get(name)
@@ -281,26 +213,26 @@ class PriceStore:
             self._bars[name] = held
         return held[1]
 
+    def _known(self) -> Mapping[SeriesName, Index]:
+        self._look()
+        return self._indexes
+
     def _look(self, *, always: bool = False) -> None:
         """Look for new generations now and then; raises ObjectStoreError when down with no copy."""
         now = time.monotonic()
         if not always and now - self._looked < _REFRESH:
             return
         listed = self._files.names()
+        fresh = {name: index for name, index in self._indexes.items() if name in listed}
         for name, generation in listed.items():
-            held = self._indexes.get(name)
+            held = fresh.get(name)
             if held is None or held.generation < generation:
                 found = self._files.index(name, generation)
                 if found is not None:
-                    self._indexes[name] = found
+                    fresh[name] = found
                     self._book = (-1, {})
-        for name in self._indexes.keys() - listed.keys():
-            del self._indexes[name]
+        self._indexes = fresh  # whoever goes through the old one goes on with it
         self._looked = now
-
-
-def _rank(source: str) -> int:
-    return _PRECEDENCE.index(source) if source in _PRECEDENCE else len(_PRECEDENCE)
 
 
 def _new_index(bars: pd.DataFrame, step: int, labels: tuple[bool, bool, Hours], given: tables.Cleaned) -> Index:
