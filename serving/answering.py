@@ -16,11 +16,12 @@ import msgspec
 
 from serving.admission.breaker import Breakers
 from serving.admission.estimate import ServiceTimes
-from serving.call import Call, answer_digest, answer_seed
+from serving.call import Call, answer_digest
 from serving.errors import Refusal
 from serving.files import StateFile
 from serving.pins import Pins
 from serving.routes import RouteReader, candidates
+from serving.seed import seed_of
 from serving.state import PriceBook
 from serving.subnets.base import Inputs, Route, Task, Tensors
 from serving.traffic.checksum import checksum
@@ -117,7 +118,7 @@ class Answerer:
         """
         if not task.needs_model:
             return _without_model(call, route, task)
-        call.seed = answer_seed(task)
+        call.seed = seed_of(task.slot, task.canonical)
         call.inputs = route.inputs(task, call.seed, self.prices.get(), call.subnet_at)
         call.stages.mark("inputs")
         with self.breakers.server.asking():

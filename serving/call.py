@@ -126,12 +126,6 @@ def tensor_bytes(tensor: Any) -> TensorBytes:
     return TensorBytes(dtype=datatype, shape=list(tensor.shape), data=raw)
 
 
-def answer_seed(task: Task) -> int:
-    """The seed of a task's answer, 63 bits of sha256 over slot and inputs: the same for every caller and nonce."""
-    digest = sha256(task.slot.encode() + b"\n" + task.canonical).digest()
-    return int.from_bytes(digest[:8], "big") & 0x7FFF_FFFF_FFFF_FFFF
-
-
 def answer_digest(outputs: Tensors) -> str:
     """sha256 of the output tensors' bytes as Triton gave them, in the order of their names."""
     digest = sha256()
