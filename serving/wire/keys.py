@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NewType
+from typing import NewType
 
 import bittensor_core
 
@@ -11,7 +11,6 @@ from serving.types import Hotkey
 
 PublicKey = NewType("PublicKey", bytes)
 """32 bytes."""
-Scheme = Literal["sr25519", "ed25519"]
 
 PREFIX = 42
 MAX_ADDRESS = 64
