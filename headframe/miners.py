@@ -21,11 +21,6 @@ class Identity(NamedTuple):
     slots: list[str]
 
 
-def own_hotkey(settings: Settings) -> str:
-    """The first miner's hotkey, ss58: a dev key in ``local``, else from the wallet's public file."""
-    return _hotkey(settings, settings.all_miners[0])
-
-
 def identities(settings: Settings) -> list[Identity]:
     """Every miner of this home, the first one first; raises UserError where a hotkey's public file is missing."""
     return [Identity(_hotkey(settings, miner), miner.netuid, list(miner.slots)) for miner in settings.all_miners]
@@ -53,6 +48,7 @@ def miner_specs(settings: Settings) -> list[MinerSpec]:
 
 
 def _hotkey(settings: Settings, miner: OneMiner) -> str:
+    """Our hotkey, ss58: a dev key in ``local``, else from the wallet's public file."""
     from serving.wire.keys import dev_hotkey
 
     if settings.profile == "local":

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from headframe.cli import build, main
-from headframe.miners import own_hotkey
+from headframe.miners import identities
 from headframe.serve import check_clock, gateway_config, vet
 from infra.settings import Gateway, Ports, Settings
 from serving.config import decode, encode
@@ -82,7 +82,7 @@ def test_a_missing_or_broken_public_file_is_one_clear_line(tmp_path: Path, conte
     if content is not None:
         public.write_text(content)
     with pytest.raises(UserError, match="regen-hotkeypub") as refused:
-        own_hotkey(real(tmp_path))
+        identities(real(tmp_path))
     assert "\n" not in str(refused.value)
 
 

@@ -21,7 +21,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from headframe.miners import own_hotkey
+from headframe.miners import identities
 from infra.settings import ROOT, Settings, load_settings
 from infra.stack import commands
 from infra.stack.commands import tool, tritonserver
@@ -219,7 +219,8 @@ def test_gateway_finds_the_public_half_of_its_hotkey(tmp_path: Path) -> None:
     inside.parent.mkdir(parents=True)
     inside.write_text('{"ss58Address": "5F", "publicKey": "0x"}')
     wallet = settings.gateway.model_copy(update={"wallet_path": tmp_path})
-    assert own_hotkey(settings.model_copy(update={"gateway": wallet})) == "5F"
+    (miner,) = identities(settings.model_copy(update={"gateway": wallet}))
+    assert miner.hotkey == "5F"
 
 
 def test_triton_takes_control_over_grpc_only_and_cannot_write_models() -> None:
