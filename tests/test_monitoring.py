@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from typing import get_args
 
+import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from serving.state import ClockSkew, write_state
 from serving.traffic.metrics import TrafficMetrics
+from serving.traffic.records import Role
 from serving.traffic.retention import Keeper
 from serving.watch.clocks import OwnClock
 from serving.watch.metrics import Metrics
 from serving.watch.private import ParentMetrics
 from serving.watch.readiness import Readiness, State
+from serving.wire.claim import DialectName
 from tests.serving.processes import config_of
 
 DOC = Path(__file__).parent.parent / "docs" / "monitoring.md"
@@ -55,3 +59,19 @@ def test_help_texts_name_the_values_of_every_label(tmp_path: Path) -> None:
     for family in ParentMetrics(Readiness(config_of(tmp_path, "127.0.0.1:1"), State())).collect():
         for label in getattr(family, "_labelnames", ()):
             assert f"{label}: " in family.documentation, family.name
+
+
+@pytest.mark.parametrize(
+    ("metric", "label", "values"),
+    [
+        ("headframe_release_requests", "role", set(get_args(Role)) - {"none"}),
+        ("headframe_requests", "dialect", {*get_args(DialectName), "none"}),
+    ],
+)
+def test_help_texts_name_every_value(metric: str, label: str, values: set[str]) -> None:
+    registry = CollectorRegistry()
+    Metrics(registry)
+    (family,) = [family for family in registry.collect() if family.name == metric]
+    listed = re.search(rf"\b{label}: ([\w, ]+)\.", family.documentation)
+    assert listed is not None
+    assert set(listed[1].split(", ")) == values

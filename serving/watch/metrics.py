@@ -59,7 +59,7 @@ class Metrics:
         self._releases = tally(
             "headframe_release_requests",
             "Requests given to a release. slot: a configured slot. release: its id. role: stable, canary, shadow, "
-            "fallback. outcome: ok, invalid, error, late, away, dropped.",
+            "fallback, pinned. outcome: ok, invalid, error, late, away, dropped.",
             "slot release role outcome",
         )
         self._drift = tally(
@@ -91,7 +91,7 @@ class Metrics:
         )
         self._breakers = level(
             "headframe_breakers_open",
-            "Breakers that are open or half-open, over all workers. what: server, release.",
+            "Breakers that are open or half-open, over all workers. what: server (or it is silent), release.",
             "what",
         )
 
@@ -124,7 +124,7 @@ class Metrics:
         self._drift.add(route, sign)
 
     def caller_clock(self, age_s: float) -> None:
-        """The age of a request whose signature was good."""
+        """The median age of requests whose signature was good."""
         self._age_s = age_s
 
     def levels(self, *, in_flight: int, waiting: int, lost: int) -> None:
@@ -143,6 +143,6 @@ class Metrics:
         self._addresses.set(addresses)
 
     def breakers(self, server: bool, releases: int) -> None:
-        """Whether the server's breaker is open in this worker, and how many releases' are."""
+        """Whether the server's breaker is open in this worker or it is silent, and how many releases' are open."""
         self._breakers.labels("server").set(server)
         self._breakers.labels("release").set(releases)
