@@ -23,8 +23,8 @@ from serving.types import ReleaseId
 from serving.workers.acks import Ack, folder_of, held_by, recent
 
 log = structlog.get_logger()
-KEEP_S = 60.0
-"""Longer than any deadline, for callers' sake where no worker is heard; and time for a first release to be adopted."""
+KEEP_S = 200.0
+"""Longer than any route's deadline, for callers' sake where no worker is heard; and time for a first release to be adopted."""
 EVERY_S = 5.0
 
 

@@ -7,6 +7,7 @@ import pytest
 from infra.ledger import moves, open_ledger
 from infra.settings import Settings
 from infra.unloading import KEEP_S, Unloader
+from serving.subnets.registry import FACTORIES, make, specs
 from serving.types import ReleaseId
 from serving.workers.acks import Ack
 from tests.infra.ledger.helpers import add, report
@@ -75,6 +76,12 @@ def test_where_no_worker_is_heard_time_alone_decides(unloader: Unloader, time: T
     assert unloader.due({A}, set(), SLOTS, 5, []) == []
     time.at += KEEP_S
     assert unloader.due({A}, set(), SLOTS, 5, []) == [A]
+
+
+def test_no_routes_deadline_is_longer() -> None:
+    routes = [route for subnet in make(specs(list(FACTORIES))) for route in subnet.routes]
+    assert len(routes) >= len(FACTORIES)
+    assert max(route.max_timeout for route in routes) < KEEP_S
 
 
 def test_stable_previous_stable_and_candidate_are_needed(tmp_path: Path) -> None:
