@@ -1,1 +1,1 @@
-"""The replay store: each (sender, nonce) once."""
+"""The replay store: each (sender, receiver, nonce) once."""
