@@ -24,7 +24,7 @@ from serving.workers.acks import Ack, folder_of, held_by, recent
 
 log = structlog.get_logger()
 KEEP_S = 200.0
-"""Longer than any route's deadline, for callers' sake where no worker is heard; and time for a first release to be adopted."""
+"""Longer than any route's deadline, for callers' sake where no worker is heard; and time for a first one's adoption."""
 EVERY_S = 5.0
 
 
