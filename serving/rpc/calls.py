@@ -67,7 +67,7 @@ class Calls:
 
     def over(self, stream: Stream) -> None:
         """Both sides know that a stream is over."""
-        del self.running[stream.id]
+        self.running.pop(stream.id, None)  # telling the server may have ended the connection, and all with it
         self.stuck.pop(stream.id, None)
         self._begin_more()
 

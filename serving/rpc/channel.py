@@ -68,7 +68,7 @@ class Channel:
         self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
-            await self._connecting
+            await asyncio.wait([self._connecting])
         for connection in list(self._open):
             connection.calls.finish()
             await asyncio.wait([connection.lost], timeout=FINISH_S)
@@ -107,7 +107,11 @@ class Channel:
             raise RpcFault(StatusCode.UNAVAILABLE, "the channel is closed")
         if self._connecting is None:
             self._connecting = asyncio.get_running_loop().create_task(self._attempt())
-        fault = await asyncio.shield(self._connecting)
+        attempt = self._connecting
+        await asyncio.wait([attempt])  # whoever leaves takes it from nobody
+        if attempt.cancelled():  # before it had begun
+            raise RpcFault(StatusCode.UNAVAILABLE, "the channel is closed")
+        fault = attempt.result()
         if fault is not None:
             raise RpcFault(fault.code, fault.detail)
 

@@ -173,3 +173,11 @@ async def test_numbers_of_streams_run_out() -> None:
         peer.down()
         assert await messages(call) == [b"a"]
     assert peer.pipe.closed
+
+
+async def test_giving_a_call_up_may_be_what_ends_the_connection() -> None:
+    peer = Peer().meet()
+    given_up, other = peer.call(finishes=False), peer.call()
+    peer.pipe.write = lambda data: peer.client.pause_writing()  # type: ignore[method-assign]  # too much waits there
+    peer.client.calls.drop(given_up)
+    assert await code_of(other) is StatusCode.UNAVAILABLE

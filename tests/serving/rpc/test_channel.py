@@ -228,6 +228,19 @@ def test_the_time_given_bounds_the_wait_for_a_connection(run: Callable[[Scenario
 
 
 @both_loops
+def test_a_channel_can_be_closed_before_an_attempt_to_connect_has_begun(run: Callable[[Scenario], None]) -> None:
+    async def scenario() -> None:
+        async with open_to(Server()) as channel:
+            call = asyncio.ensure_future(code(ping(channel)))
+            await asyncio.sleep(0)
+            assert channel._connecting is not None
+            await channel.close()
+            assert await call is StatusCode.UNAVAILABLE
+
+    run(scenario())
+
+
+@both_loops
 def test_one_caller_that_leaves_takes_the_connection_from_nobody(run: Callable[[Scenario], None]) -> None:
     async def scenario() -> None:
         server = Server()
