@@ -76,7 +76,11 @@ class Ending:
             self.watch()
 
     def rest(self) -> None:
-        """What waited was taken."""
+        """Little waits now, and may; but what is left of a connection that closes must be taken too."""
+        if not self._transport.is_closing():
+            self._stop_watching()
+
+    def _stop_watching(self) -> None:
         if self._take_timer is not None:
             self._take_timer.cancel()
             self._take_timer = None
@@ -84,7 +88,7 @@ class Ending:
     def over(self) -> None:
         """The connection is closed."""
         self._over = True
-        self.rest()
+        self._stop_watching()
         if self._linger_timer is not None:
             self._linger_timer.cancel()
             self._linger_timer = None

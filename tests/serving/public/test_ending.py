@@ -7,16 +7,19 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from serving.public import ending
 from serving.public.connections import Connections
 from serving.public.door import Door
+from serving.public.ending import LEAST_TAKEN, TAKE_DEADLINE_S, Ending
 from tests.serving.callers import legacy
 from tests.serving.fake_triton import FakeTriton, doubled
 from tests.serving.fronts import Front, opened, until
 from tests.serving.processes import raw, status
+from tests.serving.public.test_deadline import Time
 
 BODY = b"x" * 750_000
 """Seven hundred times what the route takes."""
@@ -44,6 +47,42 @@ async def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         yield made
 
 
+class Slow:
+    """A transport that still has so much to write."""
+
+    def __init__(self, waiting: int) -> None:
+        self.waiting, self.closing, self.aborted = waiting, False, False
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def get_extra_info(self, name: str) -> Any:
+        return self
+
+    def setsockopt(self, *option: object) -> None:
+        pass
+
+
+async def test_a_connection_that_closes_is_cut_over_the_last_little_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "TAKE_DEADLINE_S", 0.01)
+    slow, why = Slow(200_000), list[str]()
+    one = ending.Ending(slow, asyncio.get_running_loop(), why.append)  # type: ignore[arg-type]
+    one.close()
+    slow.waiting = 10_000
+    one.rest()  # a loop says so below a quarter of what is too much
+    await until(lambda: slow.aborted)
+    assert why == ["slow_reader"]
+
+
 class Sender:
     """A caller that says what it likes, whatever it hears."""
 
@@ -59,7 +98,7 @@ class Sender:
         self.socket.close()
 
     async def say(self, data: bytes) -> None:
-        await asyncio.wait_for(self.loop.sock_sendall(self.socket, data), 20)
+        await asyncio.wait_for(self.loop.sock_sendall(self.socket, data), 60)
 
     async def first_byte(self) -> None:
         """Wait until something of the reply is here, and leave it there."""
@@ -74,9 +113,41 @@ class Sender:
     async def hear(self) -> bytes:
         """Everything up to the end."""
         found = b""
-        while data := await asyncio.wait_for(self.loop.sock_recv(self.socket, 65536), 20):
+        while data := await asyncio.wait_for(self.loop.sock_recv(self.socket, 65536), 60):
             found += data
         return found
+
+
+class Wire:
+    """A transport with something yet to be taken."""
+
+    def __init__(self, waiting: int) -> None:
+        self.waiting = waiting
+        self.aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
+
+    def get_extra_info(self, name: str) -> Wire:
+        return self
+
+    def setsockopt(self, *option: object) -> None:
+        """Closes with a reset."""
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+@pytest.mark.parametrize("taken", [LEAST_TAKEN, LEAST_TAKEN - 1])
+def test_a_caller_that_takes_so_much_in_each_turn_may_take_its_time(taken: int) -> None:
+    wire, time, cut = Wire(100 * LEAST_TAKEN), Time(), list[str]()
+    end = Ending(wire, time, cut.append)  # type: ignore[arg-type]
+    end.watch()
+    for turn in range(1, 100):
+        wire.waiting -= taken
+        time.go_on(TAKE_DEADLINE_S)
+        assert wire.aborted == (taken < LEAST_TAKEN), turn
+    assert cut == ([] if taken == LEAST_TAKEN else ["slow_reader"])
 
 
 def held(front: Front) -> int:
@@ -171,11 +242,7 @@ async def test_where_half_the_house_is_taken_nobody_lingers_and_in_a_full_one_wh
                 with Sender(front), Sender(front):
                     await until(lambda: house.count == 3)
                     with Sender(front) as newcomer:
-                        await newcomer.say(
-                            raw(
-                                legacy("Plain", {"x": [1]}),
-                            )
-                        )
+                        await newcomer.say(raw(legacy("Plain", {"x": [1]})))
                         await newcomer.first_byte()
                         assert house.count == 3
                         assert front.box.count("headframe_connections_cut_total", why="total") == 1
