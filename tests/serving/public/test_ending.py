@@ -118,35 +118,15 @@ class Sender:
         return found
 
 
-class Wire:
-    """A transport with something yet to be taken."""
-
-    def __init__(self, waiting: int) -> None:
-        self.waiting = waiting
-        self.aborted = False
-
-    def get_write_buffer_size(self) -> int:
-        return self.waiting
-
-    def get_extra_info(self, name: str) -> Wire:
-        return self
-
-    def setsockopt(self, *option: object) -> None:
-        """Closes with a reset."""
-
-    def abort(self) -> None:
-        self.aborted = True
-
-
 @pytest.mark.parametrize("taken", [LEAST_TAKEN, LEAST_TAKEN - 1])
 def test_a_caller_that_takes_so_much_in_each_turn_may_take_its_time(taken: int) -> None:
-    wire, time, cut = Wire(100 * LEAST_TAKEN), Time(), list[str]()
-    end = Ending(wire, time, cut.append)  # type: ignore[arg-type]
+    slow, time, cut = Slow(100 * LEAST_TAKEN), Time(), list[str]()
+    end = Ending(slow, time, cut.append)  # type: ignore[arg-type]
     end.watch()
     for turn in range(1, 100):
-        wire.waiting -= taken
+        slow.waiting -= taken
         time.go_on(TAKE_DEADLINE_S)
-        assert wire.aborted == (taken < LEAST_TAKEN), turn
+        assert slow.aborted == (taken < LEAST_TAKEN), turn
     assert cut == ([] if taken == LEAST_TAKEN else ["slow_reader"])
 
 
