@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     triton = FakeTritonServer(tiny_a=doubled)
-    with gateway(tmp_path_factory.mktemp("gateway"), triton.address, junk_per_s=0.1, junk_burst=50) as made:
+    with gateway(tmp_path_factory.mktemp("gateway"), triton.address, junk_per_s=0.001, junk_burst=50) as made:
         yield made
     triton.stop()
 

@@ -100,7 +100,7 @@ def test_fault_sigterm_under_load_answers_what_was_admitted_and_leaves_nothing_b
 ) -> None:
     with gateway(tmp_path, triton.address) as running:
         workers = [psutil.Process(pid) for pid in running.pids()]
-        traffic = Traffic(running, callers=8)
+        traffic = Traffic(running, callers=8, timeout="20")
         traffic.more()
         triton.hold.clear()
         until(lambda: metric(running, "headframe_in_flight") == 8)
@@ -108,7 +108,7 @@ def test_fault_sigterm_under_load_answers_what_was_admitted_and_leaves_nothing_b
         running.process.send_signal(signal.SIGTERM)
         until(lambda: running.get("/readyz").json()["draining"])
         triton.hold.set()
-        assert running.process.wait(timeout=30) == 0
+        assert running.process.wait(timeout=60) == 0
         statuses = traffic.stop()
         assert set(statuses[: admitted + 8]) == {200}
         answered = statuses.count(200)
@@ -128,7 +128,7 @@ def test_workers_leave_when_their_parent_is_killed_and_the_next_gateway_takes_th
 
 def test_fault_1_a_triton_that_comes_back_in_time_costs_no_request(triton: FakeTritonServer, tmp_path: Path) -> None:
     with gateway(tmp_path, triton.address) as running:
-        traffic = Traffic(running)
+        traffic = Traffic(running, timeout="20")
         models = triton.models
         for _ in range(2):
             traffic.more()
@@ -148,10 +148,10 @@ def test_fault_2_a_triton_that_hangs_is_answered_503_before_the_deadline(
 ) -> None:
     with gateway(tmp_path, triton.address) as running:
         triton.hold.clear()
-        reply = running.ask(legacy("Plain", {"x": [1]}, timeout="1.0"))
+        reply = running.ask(double(timeout="5.0"))
         assert reply.status_code == 503
         assert int(reply.headers["retry-after"]) >= 1
-        assert float(reply.headers["bt_header_axon_process_time"]) < 1.0
+        assert float(reply.headers["bt_header_axon_process_time"]) < 5.0
         triton.hold.set()
         assert running.ask(legacy("Plain", {"x": [1]})).status_code == 200
 

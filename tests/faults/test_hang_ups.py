@@ -26,10 +26,10 @@ def test_row_12_whoever_leaves_while_the_model_runs_frees_its_place_and_nothing_
         callers = [connect(running.config.port) for _ in range(6)]
         asked, waiting = callers[:2], callers[2:]
         for caller in asked:
-            caller.sendall(raw(double()))
+            caller.sendall(raw(double(timeout="20")))
         until(lambda: level("headframe_in_flight") == 2)
         for number, caller in enumerate(waiting):
-            caller.sendall(raw(double(sender=(ALICE, BOB)[number % 2])))
+            caller.sendall(raw(double(sender=(ALICE, BOB)[number % 2], timeout="20")))
         until(lambda: level("headframe_waiting") == 4)
         for caller in waiting:
             caller.close()

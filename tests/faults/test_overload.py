@@ -34,7 +34,7 @@ def test_row_15_under_overload_the_least_stake_is_refused_first_and_at_once_and_
         triton.hold.clear()
 
         def send(sender: object) -> Future[httpx.Response]:
-            return pool.submit(running.ask, double(sender=sender))
+            return pool.submit(running.ask, double(sender=sender, timeout="20"))
 
         def waiting(count: int) -> None:
             until(lambda: metric(running, "headframe_waiting") == count)
@@ -46,12 +46,14 @@ def test_row_15_under_overload_the_least_stake_is_refused_first_and_at_once_and_
         middle = send(BOB)
         waiting(2)
         highest = send(ALICE)  # the queue is full: the least of all must go
-        turned_away = least.result(timeout=20)
+        turned_away = least.result(timeout=60)
         assert turned_away.status_code == 503
         assert int(turned_away.headers["retry-after"]) >= 1
-        assert running.ask(double(sender=CHARLIE)).status_code == 503  # and so must a newcomer of little stake
+        assert (
+            running.ask(double(sender=CHARLIE, timeout="20")).status_code == 503
+        )  # and so must a newcomer of little stake
         triton.hold.set()
-        answered = [future.result(timeout=20).status_code for future in (running_now, middle, highest)]
+        answered = [future.result(timeout=60).status_code for future in (running_now, middle, highest)]
         assert answered == [200, 200, 200]
         until(lambda: refused(running, "queue_full") == 2)
 
@@ -98,9 +100,9 @@ def test_fault_1_requests_in_a_killed_triton_are_answered_before_their_deadline_
         traffic.more()
         triton.kill()
         until(lambda: 503 in traffic.statuses)
-        reply = running.ask(double(timeout="2.0"))
+        reply = running.ask(double(timeout="5.0"))
         assert reply.status_code == 503
-        assert float(reply.headers["bt_header_axon_process_time"]) < 2.0
+        assert float(reply.headers["bt_header_axon_process_time"]) < 5.0
         triton.start()
         until(lambda: running.ask(double()).status_code == 200)
         traffic.more()
@@ -141,7 +143,7 @@ def test_fault_2_newcomers_to_a_stopped_triton_are_refused_long_before_anybodys_
         assert not waits.done()
         until(lambda: metric(running, "headframe_breakers_open", what="server") == 1)
         triton.send(signal.SIGCONT)
-        assert waits.result(timeout=30).status_code == 200
+        assert waits.result(timeout=60).status_code == 200
         assert running.ask(double()).status_code == 200
 
 
@@ -155,7 +157,7 @@ def test_a_model_that_is_slow_for_all_in_a_server_that_lives_is_waited_for(
         second = pool.submit(running.ask, double(timeout="20"))
         until(lambda: len(triton.asked) == 2)
         triton.hold.set()
-        assert [each.result(timeout=30).status_code for each in (first, second)] == [200, 200]
+        assert [each.result(timeout=60).status_code for each in (first, second)] == [200, 200]
         assert refused(running, "breaker_open") == 0
 
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from serving.state import Pause, read_pause, write_state
-from tests.serving.callers import btauth, legacy
+from tests.serving.callers import Request, btauth, legacy
 from tests.serving.fake_triton import FakeTritonServer, doubled
 from tests.serving.gateways import write_routes
 from tests.serving.processes import Running, gateway, until
@@ -23,6 +23,11 @@ def triton() -> Iterator[FakeTritonServer]:
     yield server
     server.hold.set()
     server.stop()
+
+
+def long() -> Request:
+    """One that may take longer than anything here."""
+    return legacy("Double", {"x": [1.0]}, ("x",), timeout="20")
 
 
 def everywhere(running: Running, **said: object) -> bool:
@@ -47,7 +52,7 @@ def test_a_paused_gateway_is_politely_away_and_finishes_what_it_admitted(
     with gateway(tmp_path, triton.address, pause=str(pause)) as running:
         triton.hold.clear()
         replies: list[httpx.Response] = []
-        asking = threading.Thread(target=lambda: replies.append(running.ask(legacy("Plain", {"x": [1.0]}))))
+        asking = threading.Thread(target=lambda: replies.append(running.ask(long())))
         asking.start()
         until(lambda: triton.asked)
         write_state(pause, Pause("new disk", time.time()))
@@ -81,7 +86,7 @@ def test_idle_workers_take_new_routes_and_say_which_are_drained(triton: FakeTrit
     with gateway(tmp_path, triton.address) as running:
         until(lambda: everywhere(running, routes=1, drained=1))
         triton.hold.clear()
-        asking = threading.Thread(target=lambda: running.ask(legacy("Plain", {"x": [1.0]})))
+        asking = threading.Thread(target=lambda: running.ask(long()))
         asking.start()
         until(lambda: triton.asked)
         write_routes(tmp_path, stable="tiny-b", generation=2)

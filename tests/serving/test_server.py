@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from serving.traffic.writer import read_records
-from tests.serving.callers import ALICE, BOB, btauth, legacy
+from tests.serving.callers import ALICE, BOB, Request, btauth, legacy
 from tests.serving.fake_triton import FakeTritonServer, doubled
 from tests.serving.gateways import write_routes
 from tests.serving.processes import Running, config_of, gateway, until
@@ -33,6 +33,11 @@ def triton() -> Iterator[FakeTritonServer]:
 def running(triton: FakeTritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with gateway(tmp_path_factory.mktemp("gateway"), triton.address) as made:
         yield made
+
+
+def long() -> Request:
+    """One that may take longer than anything here."""
+    return legacy("Double", {"x": [1.0]}, ("x",), timeout="20")
 
 
 def test_both_dialects_are_answered_on_one_port(running: Running) -> None:
@@ -126,7 +131,7 @@ def test_sigterm_finishes_what_was_admitted(triton: FakeTritonServer, tmp_path: 
         triton.hold.clear()
         seen = len(triton.asked)
         replies: list[httpx.Response] = []
-        asking = threading.Thread(target=lambda: replies.append(running.ask(legacy("Double", {"x": [1.0]}, ("x",)))))
+        asking = threading.Thread(target=lambda: replies.append(running.ask(long())))
         asking.start()
         try:
             until(lambda: len(triton.asked) > seen)
@@ -145,7 +150,7 @@ def test_what_cannot_be_finished_in_the_drain_is_told_so(triton: FakeTritonServe
         triton.hold.clear()
         seen = len(triton.asked)
         replies: list[httpx.Response] = []
-        asking = threading.Thread(target=lambda: replies.append(running.ask(legacy("Double", {"x": [1.0]}, ("x",)))))
+        asking = threading.Thread(target=lambda: replies.append(running.ask(long())))
         asking.start()
         try:
             until(lambda: len(triton.asked) > seen)
@@ -168,7 +173,7 @@ def test_a_taken_port_is_one_clear_line(triton: FakeTritonServer, tmp_path: Path
         config = config_of(tmp_path, triton.address, **{name: getattr(running.config, name)})
         log = tmp_path / f"{name}.log"
         second = Running(config, log)
-        assert second.process.wait(timeout=30) == 1
+        assert second.process.wait(timeout=60) == 1
         second.stop()
         last = log.read_text().strip().splitlines()[-1]
         assert f"cannot listen on 127.0.0.1:{getattr(config, name)}" in last

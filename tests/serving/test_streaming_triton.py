@@ -121,8 +121,8 @@ async def test_a_release_that_is_not_loaded_is_missing(triton: Triton) -> None:
 
 async def test_the_time_given_bounds_the_whole_stream(triton: Triton) -> None:
     with pytest.raises(TooLate) as caught:
-        await taken(triton, count(1000, pause_s=0.05), timeout_s=0.5)
-    assert 0 < len(caught.value.args[-1]) < 20
+        await taken(triton, count(1000, pause_s=0.05), timeout_s=3.0)
+    assert 0 < len(caught.value.args[-1]) <= 61
 
 
 async def test_a_stream_that_is_closed_early_leaves_the_model_free(triton: Triton) -> None:
