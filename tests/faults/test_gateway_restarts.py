@@ -91,7 +91,7 @@ def test_fault_restart_costs_nothing_where_the_socket_outlives_it(
             for traffic in traffics:
                 traffic.more()
             running.process.terminate()
-            assert running.process.wait(timeout=30) == 0
+            assert running.process.wait(timeout=60) == 0
             running.start()  # whoever came meanwhile waits in the socket
             for traffic in traffics:
                 traffic.more()
@@ -123,7 +123,7 @@ def test_a_hung_orphan_holds_up_nobody(triton: FakeTritonServer, held: socket.so
         try:
             running.start()
             running.ready()
-            psutil.wait_procs([orphan], timeout=30)
+            psutil.wait_procs([orphan], timeout=60)
             assert not orphan.is_running()
         finally:
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -276,7 +276,7 @@ def test_other_methods_and_paths_are_refused_cheaply_and_never_redirected(runnin
 
 def test_a_refused_request_with_a_body_to_come_does_not_poison_the_connection(running: Running) -> None:
     refused = raw(Request("/Nothing", {}, b"x" * 1000))
-    with socket.create_connection(("127.0.0.1", running.config.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", running.config.port), timeout=60) as connection:
         connection.sendall(refused + raw(legacy("Plain", {"x": [1]})))
         found = b""
         while found.count(b"HTTP/1.1") < 2 or not found.endswith(b"}"):

@@ -55,7 +55,7 @@ class Front:
     def ask(self, request: Request) -> httpx.Response:
         return httpx.request(
             request.method, f"http://127.0.0.1:{self.port}{request.target}", headers=request.headers,
-            content=request.body, trust_env=False, timeout=30,
+            content=request.body, trust_env=False, timeout=60,
         )  # fmt: skip
 
 

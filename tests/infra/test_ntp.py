@@ -56,7 +56,7 @@ def test_the_request_is_a_clients_and_gives_no_time_away() -> None:
 )
 def test_what_cannot_be_believed_is_refused(answer: Callable[[bytes], bytes | None], said: str) -> None:
     with time_server(answer) as server, pytest.raises((NtpError, OSError), match=said):
-        offset_s(server, 0.2)
+        offset_s(server, 0.2 if "timed out" in said else 60.0)
 
 
 def test_a_forged_packet_before_the_answer_is_passed_over() -> None:

@@ -16,7 +16,7 @@ from infra.stack.probes import SidecarState, read_sidecar, sidecar
 from serving.errors import UserError
 
 
-def until(true: Callable[[], bool], limit_s: float = 20.0) -> None:
+def until(true: Callable[[], bool], limit_s: float = 60.0) -> None:
     end = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < end, "did not happen"

@@ -41,7 +41,7 @@ class Front:
                 for piece in pieces:
                     await loop.sock_sendall(caller, piece)
                     await asyncio.sleep(0.01)  # a piece a packet
-            while data := await asyncio.wait_for(loop.sock_recv(caller, 65536), 20):
+            while data := await asyncio.wait_for(loop.sock_recv(caller, 65536), 60):
                 found += data
         return found
 
@@ -90,7 +90,7 @@ async def opened(home: Path, triton: Infers, **options: Any) -> AsyncIterator[Fr
         box.close()
 
 
-async def until(true: Callable[[], object], limit_s: float = 20.0) -> None:
+async def until(true: Callable[[], object], limit_s: float = 60.0) -> None:
     """Wait until something is so."""
     end = asyncio.get_running_loop().time() + limit_s
     while not true():

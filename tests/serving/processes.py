@@ -40,7 +40,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(true: Callable[[], Any], limit_s: float = 30.0) -> Any:
+def until(true: Callable[[], Any], limit_s: float = 60.0) -> Any:
     """Poll until `true` gives something true, and give that."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
@@ -122,7 +122,7 @@ class Running:
             self.url + request.target,
             headers=request.headers,
             content=request.body,
-            timeout=30,
+            timeout=60,
             **options,
         )
 
@@ -131,7 +131,7 @@ class Running:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(timeout=30)
+            return self.process.wait(timeout=60)
         finally:
             self._out.close()
 
@@ -141,7 +141,7 @@ class Running:
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._out.close()
-        _, alive = psutil.wait_procs(workers, timeout=20)
+        _, alive = psutil.wait_procs(workers, timeout=60)
         assert not alive
 
 
@@ -168,7 +168,7 @@ def raw(request: Request, **headers: str) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + request.body
 
 
-def talk(port: int, *pieces: bytes, limit_s: float = 10.0) -> bytes:
+def talk(port: int, *pieces: bytes, limit_s: float = 60.0) -> bytes:
     """Send pieces on one connection and read one reply, or whatever came before the server closed."""
     with socket.create_connection(("127.0.0.1", port), timeout=limit_s) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):

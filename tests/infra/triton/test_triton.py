@@ -237,7 +237,7 @@ def test_a_throwaway_server_dies_with_a_parent_that_is_killed(tmp_path: Path) ->
         servers = psutil.Process(parent.pid).children(recursive=True)
         assert servers
         os.kill(parent.pid, signal.SIGKILL)
-    gone, alive = psutil.wait_procs(servers, timeout=10)
+    gone, alive = psutil.wait_procs(servers, timeout=60)
     assert gone
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 

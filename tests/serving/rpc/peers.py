@@ -145,7 +145,7 @@ async def listening(serve: Serve, host: str = "127.0.0.1", port: int = 0) -> Asy
 
 async def code_of(call: Stream) -> StatusCode:
     """How a call ends, its messages read."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         try:
             while await call.message() is not None:
                 pass

@@ -170,7 +170,7 @@ def test_records_of_the_first_version_are_read(tmp_path: Path) -> None:
     )
 
 
-def _until(reached: Callable[[], bool], limit_s: float = 10.0) -> None:
+def _until(reached: Callable[[], bool], limit_s: float = 60.0) -> None:
     end = time.monotonic() + limit_s
     while not reached():
         assert time.monotonic() < end
