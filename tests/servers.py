@@ -147,3 +147,15 @@ def triton_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonSe
     folder = tmp_path_factory.mktemp("triton")
     with throwaway(Settings().venv_triton, folder / "models", folder) as triton:
         yield TritonServer(triton, folder / "models")
+
+
+@contextmanager
+def loaded(server: TritonServer, release: str, config: str, model: str) -> Iterator[None]:
+    """A model of Triton's Python backend, written into the server's folder and loaded there."""
+    folder = server.models / release
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(config)
+    (folder / "1" / "model.py").write_text(model)
+    server.triton.load(release)
+    yield
+    server.triton.unload(release)

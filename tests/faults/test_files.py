@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,11 @@ from serving.subnets.registry import FACTORIES
 from serving.types import ReleaseId, SlotName
 from tests.faults.tools import Traffic, double, metric
 from tests.serving.callers import STRANGER, btauth
-from tests.serving.fake_triton import FakeTritonServer, doubled
+from tests.serving.fake_triton import FakeTritonServer
 from tests.serving.gateways import NEURONS, replace, write_neurons
 from tests.serving.processes import gateway, until
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def triton() -> Iterator[FakeTritonServer]:
-    server = FakeTritonServer(tiny_a=doubled)
-    yield server
-    server.stop()
 
 
 def test_fault_21_while_the_chain_is_away_the_last_table_serves_and_its_age_is_shown(

@@ -10,7 +10,7 @@ import pytest
 from serving.subnets.base import Tensors
 from serving.triton import ReleaseFault, ReleaseMissing, ServerDown, TooLate, Triton
 from serving.types import ReleaseId
-from tests.servers import TritonServer
+from tests.servers import TritonServer, loaded
 
 pytestmark = [pytest.mark.slow, pytest.mark.triton]
 
@@ -60,13 +60,8 @@ RELEASE = ReleaseId("counter-0123456789ab")
 
 @pytest.fixture(scope="module")
 def address(triton_server: TritonServer) -> Iterator[str]:
-    folder = triton_server.models / RELEASE
-    (folder / "1").mkdir(parents=True)
-    (folder / "config.pbtxt").write_text(CONFIG)
-    (folder / "1" / "model.py").write_text(MODEL)
-    triton_server.triton.load(RELEASE)
-    yield triton_server.triton.address
-    triton_server.triton.unload(RELEASE)
+    with loaded(triton_server, RELEASE, CONFIG, MODEL):
+        yield triton_server.triton.address
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from serving.subnets.base import Tensors
 from serving.triton import TooLate, Triton
 from serving.types import ReleaseId
-from tests.servers import TritonServer
+from tests.servers import TritonServer, loaded
 
 pytestmark = [pytest.mark.slow, pytest.mark.triton]
 CONFIG = """
@@ -44,13 +44,8 @@ X: Tensors = {"X": np.arange(16, dtype=np.float32)}
 
 @pytest.fixture(scope="module")
 def address(triton_server: TritonServer) -> Iterator[str]:
-    folder = triton_server.models / RELEASE
-    (folder / "1").mkdir(parents=True)
-    (folder / "config.pbtxt").write_text(CONFIG)
-    (folder / "1" / "model.py").write_text(MODEL)
-    triton_server.triton.load(RELEASE)
-    yield triton_server.triton.address
-    triton_server.triton.unload(RELEASE)
+    with loaded(triton_server, RELEASE, CONFIG, MODEL):
+        yield triton_server.triton.address
 
 
 async def ask(triton: Triton, timeout_s: float = 30.0) -> None:
