@@ -98,4 +98,5 @@ class MonotonicStore:
             if self._env is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._env = lmdb.open(str(self._folder), map_size=MAP_BYTES, max_readers=256)
+                self._env.reader_check()  # places of workers that died
             return self._env

@@ -71,10 +71,12 @@ def open_store(folder: Path) -> lmdb.Environment:
     page each; so the disk's room must be there beforehand (`set_aside`).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return lmdb.open(
+    env = lmdb.open(
         str(folder), map_size=MAP_BYTES, max_dbs=4, max_readers=256, sync=False, metasync=False, readahead=False,
         writemap=True, map_async=True,
     )  # fmt: skip
+    env.reader_check()  # workers that died kept their places among the readers, and what they read in the file
+    return env
 
 
 def set_aside(env: lmdb.Environment, folder: Path) -> None:

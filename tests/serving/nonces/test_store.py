@@ -212,6 +212,30 @@ def test_two_processes_share_the_store_and_a_kill_loses_nothing(folder: Path) ->
             racer.communicate()
 
 
+_DIES_AS_A_READER = """
+import os
+import sys
+from pathlib import Path
+from serving.nonces.store import open_store
+with open_store(Path(sys.argv[1])).begin() as txn:
+    txn.get(b"x")
+os._exit(9)
+"""
+
+
+def test_workers_that_died_keep_no_place_among_the_readers(folder: Path) -> None:
+    env, dead = open_store(folder), []
+    with env:  # while anybody has it open, the list of readers stays
+        for _ in range(3):
+            worker = subprocess.Popen(
+                [sys.executable, "-c", _DIES_AS_A_READER, str(folder)], cwd=Path(__file__).parents[3]
+            )
+            assert worker.wait(60) == 9
+            dead.append(str(worker.pid))
+        listed = env.readers().split()
+        assert [pid for pid in dead if pid in listed] == dead[-1:]
+
+
 @pytest.mark.slow
 def test_a_process_killed_in_the_middle_of_accepting_blocks_nobody(folder: Path) -> None:
     racer = _racer(folder, 10**7)
