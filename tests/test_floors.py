@@ -49,6 +49,15 @@ def test_no_arrow_runs_up(floor: str) -> None:
     assert _arrows(floor) == []
 
 
+def test_the_rpc_client_knows_of_no_road_and_no_triton() -> None:
+    paths = sorted((ROOT / "serving" / "rpc").rglob("*.py"))
+    named = {
+        module for path in paths for module in _imports(ast.parse(path.read_text())) if module.startswith("serving")
+    }
+    assert len(paths) > 1
+    assert {module for module in named if not module.startswith("serving.rpc")} <= {"serving.errors"}
+
+
 def _loaded_by(statement: str) -> set[str]:
     code = f"import sys; {statement}; print(' '.join({{m.split('.')[0] for m in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
