@@ -63,6 +63,10 @@ class Line(HttpToolsProtocol):
             assert self._task is not None
             self._task.cancel()  # frees its place, wherever it is
 
+    def eof_received(self) -> None:
+        """The caller says no more: the transport closes once all is taken."""
+        self._ending.watch()
+
     def prove(self) -> None:
         """A signature that came over this connection was good."""
         if not (self.proven or self._peer.trusted):

@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -413,6 +414,25 @@ async def test_a_caller_who_takes_nothing_of_its_reply_is_cut_off(
             await until(lambda: front.box.gateway.door.connections.count == 0)
             with pytest.raises(ConnectionResetError):
                 take_all(caller)
+
+
+async def test_a_caller_who_says_no_more_and_takes_nothing_is_cut_off_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ending, "TAKE_DEADLINE_S", 0.2)
+    admit = Connections.admit
+
+    def endless(house: Connections, address: Any, line: Any) -> str:
+        line.transport.set_write_buffer_limits(high=1 << 30)  # so that nothing is too much to wait
+        return admit(house, address, line)
+
+    monkeypatch.setattr(Connections, "admit", endless)
+    async with opened(tmp_path, FakeTriton(tiny_a=doubled), subnet=LongSubnet()) as front:
+        with await ask_for_much(front) as caller:
+            assert front.box.gateway.door.connections.count == 1
+            caller.shutdown(socket.SHUT_WR)
+            await until(lambda: front.box.gateway.door.connections.count == 0)
+        assert front.box.count("headframe_connections_cut_total", why="slow_reader") == 1
 
 
 async def test_a_caller_who_takes_its_long_reply_in_pieces_gets_all_of_it(tmp_path: Path) -> None:
