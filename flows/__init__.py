@@ -1,0 +1,1 @@
+"""What happens to models over time, one file a flow."""

@@ -1,4 +1,4 @@
-"""What the sidecar does: routes, neurons, prices, the recorder, and Triton's releases."""
+"""What the sidecar does: every duty of a home, and those for routes, neurons, prices, the clock and releases."""
 
 from __future__ import annotations
 
