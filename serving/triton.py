@@ -124,7 +124,7 @@ class Triton:
         return False
 
     async def close(self) -> None:
-        """Close the connection; running calls are cancelled."""
+        """End every call here, and close the connection."""
         await self._channel.close()
 
 

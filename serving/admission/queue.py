@@ -1,4 +1,4 @@
-"""Who is served next, and who is told to come back: places in Triton shared by the slots, and a queue for each."""
+"""Places in Triton, shared by the slots, and a queue of each for those who wait: by stake, then deadline."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class RpcFault(Exception):
 
 
 class Stream:
-    """One call: what is still to be sent, what came, and its end; `serving.rpc.connection` moves the frames."""
+    """One call: what is still to be sent (by `serving.rpc.calls`), what came (to `serving.rpc.connection`), its end."""
 
     __slots__ = (
         "_answered", "_cutter", "_messages", "_waiter", "abandoned", "credit", "deadline", "finishes", "head", "id",
