@@ -202,12 +202,13 @@ async def test_a_release_that_is_not_loaded_yet_is_waited_for(box: MakeBox) -> N
     assert len(triton.asked) == 4
 
 
+@pytest.mark.slow
 async def test_a_server_that_stays_away_is_given_up_before_the_deadline(box: MakeBox) -> None:
     gateway = box(FakeTriton(tiny_a=ServerDown("triton_down")))
-    reply = await gateway.ask(double(timeout="0.5"))
+    reply = await gateway.ask(double(timeout="4"))
     assert reply.status == 503
     assert "retry-after" in reply.headers
-    assert float(reply.headers["bt_header_axon_process_time"]) < 0.5
+    assert float(reply.headers["bt_header_axon_process_time"]) < 4.0
 
 
 async def test_a_release_that_hangs_is_left_alone_and_another_answers(
