@@ -56,11 +56,13 @@ class Scene:
         await look(self.server, self.breakers, self.log)
 
     def refused(self) -> bool:
+        refused = None
         try:
             self.breakers.check([A])
-        except Refusal as refused:
-            return (refused.status, refused.code, refused.retry_after) == (503, "breaker_open", 2)
-        return False
+        except Refusal as error:
+            refused = error.status, error.code, error.retry_after
+        assert refused in (None, (503, "breaker_open", 2))
+        return refused is not None
 
 
 async def test_newcomers_to_a_silent_server_are_refused_until_it_answers_the_question() -> None:
