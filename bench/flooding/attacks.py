@@ -1,6 +1,7 @@
 """The attackers. Run as ``python -m bench.flooding.attacks junk|slow PORT RATE``: attacks until its stdin closes.
 
-Says ``ready`` at first and, at the end, one JSON object: what it sent and what it was told.
+RATE is the junk's, in requests a second. Says ``ready`` at first and, at the end, one JSON object: what it sent and
+what it was told.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Junk:
 class Slow:
     """Five hundred connections that say nothing, drip a head, or drip a body; each comes back when it is closed."""
 
-    def __init__(self, port: int, per_s: float) -> None:
+    def __init__(self, port: int) -> None:
         self.told: Counter[str] = Counter()
         self._port = port
 
@@ -134,7 +135,7 @@ async def attack(attacker: Junk | Slow) -> None:
 def main() -> None:
     """Read the arguments and attack."""
     kind, port, per_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-    uvloop.run(attack(Junk(port, per_s) if kind == "junk" else Slow(port, per_s)))
+    uvloop.run(attack(Junk(port, per_s) if kind == "junk" else Slow(port)))
 
 
 if __name__ == "__main__":
