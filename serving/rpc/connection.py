@@ -72,6 +72,10 @@ class Connection(asyncio.Protocol):
         """Windows bound what waits to be written, so a buffer that grows is of a server that reads nothing."""
         self.abort("the server reads nothing")
 
+    def eof_received(self) -> None:
+        """A server that says no more answers nothing; the socket would wait until it had taken what was written."""
+        self.abort("the server hung up")
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Every call ends; one that is made anew may reach a server."""
         self.calls.fail(f"the connection was lost{f' ({type(exc).__name__})' if exc else ''}")

@@ -241,6 +241,30 @@ def test_a_channel_can_be_closed_before_an_attempt_to_connect_has_begun(run: Cal
 
 
 @both_loops
+def test_a_server_that_says_no_more_is_gone_whatever_still_waits_to_be_sent_to_it(
+    run: Callable[[Scenario], None],
+) -> None:
+    over = asyncio.Event()
+
+    async def half_closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(frames.settings({frames.Setting.INITIAL_WINDOW_SIZE: 2**30}))
+        writer.write(frames.frame(frames.WINDOW_UPDATE, 0, 0, (2**30).to_bytes(4, "big")))
+        await reader.readexactly(2**16)  # and of the rest no more than fits into buffers
+        writer.write_eof()
+        await over.wait()
+        writer.transport.abort()
+
+    async def scenario() -> None:
+        async with open_to(half_closes) as channel:
+            try:
+                assert await code(channel.unary("/a/b", bytes(2**25), 60.0)) is StatusCode.UNAVAILABLE
+            finally:
+                over.set()
+
+    run(scenario())
+
+
+@both_loops
 def test_one_caller_that_leaves_takes_the_connection_from_nobody(run: Callable[[Scenario], None]) -> None:
     async def scenario() -> None:
         server = Server()
