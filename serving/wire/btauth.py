@@ -14,7 +14,7 @@ import msgspec
 from serving.errors import Refusal
 from serving.types import Hotkey, NonceNs, Seconds
 from serving.wire import shape
-from serving.wire.claim import BTAUTH_SIGN, DialectName, Rules
+from serving.wire.claim import BTAUTH_SIGN, DialectName, Rules, check_age
 from serving.wire.head import Head
 from serving.wire.keys import PublicKey, is_scheme, signed_by
 
@@ -62,11 +62,7 @@ class BtauthClaim(msgspec.Struct, frozen=True, gc=False):
 
     def check_fresh(self, now_ns: int, route: Rules) -> None:
         """10 s back, 2 s ahead, both ends included."""
-        age_ns = now_ns - self.nonce
-        if age_ns > BEHIND_NS:
-            raise Refusal(401, "stale", f"the request is {age_ns / 1e9:.2f} s old, 10.00 s are allowed")
-        if -age_ns > AHEAD_NS:
-            raise Refusal(401, "future", f"the nonce is {-age_ns / 1e9:.2f} s ahead, 2.00 s are allowed")
+        check_age(now_ns - self.nonce, behind_ns=BEHIND_NS, ahead_ns=AHEAD_NS)
 
     def check_signature(self, head: Head, body: bytes) -> None:
         """The declared scheme only, over the raw bytes as they arrived."""

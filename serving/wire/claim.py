@@ -122,6 +122,18 @@ def dialect_of(head: Head) -> DialectName:
     return dialect
 
 
+def check_age(age_ns: int, *, behind_ns: int, ahead_ns: int) -> None:
+    """Raise Refusal (401) for what was signed longer ago, or further ahead by our clock; both ends are good."""
+    if age_ns > behind_ns:
+        raise Refusal(401, "stale", f"the request is {_s(age_ns)} s old, {_s(behind_ns)} s are allowed")
+    if -age_ns > ahead_ns:
+        raise Refusal(401, "future", f"the nonce is {_s(-age_ns)} s ahead, {_s(ahead_ns)} s are allowed")
+
+
+def _s(ns: int) -> str:
+    return f"{ns / 1e9:.2f}"
+
+
 def reads_bt_headers(names: Iterable[bytes]) -> bool:
     """Whether a refusal to a request with these header names may carry bt headers, whatever else is wrong with it.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from serving.errors import Refusal
 from serving.types import Hotkey, NonceNs, Seconds
 from serving.wire import shape
-from serving.wire.claim import EPISTULA_SIGN, DialectName, Rules
+from serving.wire.claim import EPISTULA_SIGN, DialectName, Rules, check_age
 from serving.wire.head import Head
 from serving.wire.keys import PublicKey, signed_by
 
@@ -56,11 +56,7 @@ class EpistulaClaim:
 
     def check_fresh(self, now_ns: int, route: Rules) -> None:
         """8 s back, 2 s ahead, both ends included."""
-        age_ns = now_ns - self.signed_at
-        if age_ns > BEHIND_NS:
-            raise Refusal(401, "stale", f"the request is {age_ns / 1e9:.2f} s old, 8.00 s are allowed")
-        if -age_ns > AHEAD_NS:
-            raise Refusal(401, "future", f"the timestamp is {-age_ns / 1e9:.2f} s ahead, 2.00 s are allowed")
+        check_age(now_ns - self.signed_at, behind_ns=BEHIND_NS, ahead_ns=AHEAD_NS)
 
     def check_signature(self, head: Head, body: bytes) -> None:
         """sr25519 over the raw body's hash, uuid, time, and our own hotkey."""

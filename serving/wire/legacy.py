@@ -18,7 +18,7 @@ import msgspec
 from serving.errors import Refusal
 from serving.types import Hotkey, NonceNs, Seconds
 from serving.wire import shape
-from serving.wire.claim import LEGACY_SIGN, DialectName, Rules
+from serving.wire.claim import LEGACY_SIGN, DialectName, Rules, check_age
 from serving.wire.head import Head
 from serving.wire.keys import PublicKey, signed_by
 
@@ -88,11 +88,7 @@ class LegacyClaim(msgspec.Struct, frozen=True, gc=False):
         if self.monotonic and route.monotonic_nonces:
             return
         allowed = BEHIND_S + min(self.timeout or 0.0, route.max_timeout)
-        age_ns = now_ns - self.nonce
-        if age_ns > int(allowed * 1e9):
-            raise Refusal(401, "stale", f"the request is {age_ns / 1e9:.2f} s old, {allowed:.2f} s are allowed")
-        if -age_ns > int(AHEAD_S * 1e9):
-            raise Refusal(401, "future", f"the nonce is {-age_ns / 1e9:.2f} s ahead, {AHEAD_S:.2f} s are allowed")
+        check_age(now_ns - self.nonce, behind_ns=int(allowed * 1e9), ahead_ns=int(AHEAD_S * 1e9))
 
     def message(self) -> bytes:
         """The bytes that the sender signed."""
