@@ -30,7 +30,7 @@ from serving.watch.private import pages, private_server
 from serving.watch.readiness import Readiness, State
 from serving.workers.crew import Crew
 
-TICK_S = 0.05
+TICK_S = 0.1
 LINGER_S = 20.0
 """How long workers whose parent was killed wait for its successor, where the listening socket outlives it."""
 
