@@ -130,6 +130,8 @@ class Protocol(Line):
         super().on_message_complete()
         if not self.pipeline:
             self.flow.resume_reading()  # a long body may have stopped it, and a caller who hangs up must be noticed
+        if self.quiet():  # the reply did not wait for all of the body
+            self._rest()
 
     # What is refused here, before the road
 

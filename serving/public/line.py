@@ -129,8 +129,11 @@ class Line(HttpToolsProtocol):
             if self.pipeline:
                 self._start_asgi_task(*self.pipeline.pop())
             else:
-                self._resting = True
-                self._head_due.set(KEEP_ALIVE_S)
+                self._rest()
+
+    def _rest(self) -> None:
+        self._resting = True
+        self._head_due.set(KEEP_ALIVE_S)
 
     def _end(self, *, unread: bool) -> None:
         """Close after the last reply; a caller that may still be sending is heard out first, where there is room."""

@@ -161,6 +161,40 @@ async def test_a_request_that_is_being_answered_is_not_on_the_clock(held: Held) 
     assert held.wire.closed
 
 
+HEAD = b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
+
+
+async def test_a_body_that_comes_after_its_refusal_is_no_head_that_is_slow(held: Held) -> None:
+    held.hear(HEAD)
+    await until(lambda: held.wire.replies)
+    held.hear(b"12345")
+    held.hear(b"67890")
+    held.time.go_on(KEEP_ALIVE_S - 1)
+    assert not held.wire.closed
+    await held.ask()
+    held.time.go_on(KEEP_ALIVE_S + 1)
+    assert held.wire.closed
+
+
+async def test_a_body_that_nobody_waits_for_must_come_in_time_all_the_same(held: Held) -> None:
+    held.hear(HEAD)
+    await until(lambda: held.wire.replies)
+    held.hear(b"1234")
+    for _ in range(2):
+        held.time.go_on(HEAD_DEADLINE_S / 2 - 1)
+        held.hear(b"5")
+    assert not held.wire.closed
+    held.time.go_on(3)
+    assert held.wire.closed
+
+
+async def test_line_ends_between_requests_win_no_time(held: Held) -> None:
+    await held.ask()
+    held.hear(b"\r\n")
+    held.time.go_on(HEAD_DEADLINE_S + 1)
+    assert held.wire.closed
+
+
 async def test_a_connection_that_is_gone_leaves_no_timer(held: Held) -> None:
     await held.ask()
     held.protocol.connection_lost(None)
