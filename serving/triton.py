@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -13,7 +14,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2
 
 from serving.rpc.channel import Channel
-from serving.rpc.stream import RpcFault
+from serving.rpc.stream import RpcFault, Unheard
 from serving.subnets.base import Tensors
 from serving.types import ReleaseId
 
@@ -117,11 +118,17 @@ class Triton:
 
     async def silent(self, within_s: float) -> bool:
         """Whether the server says nothing for so long when it is asked whether it lives; one that is away is not."""
-        try:
-            await self._channel.unary(_LIVE, b"", within_s)
-        except RpcFault as fault:
-            return fault.code is grpc.StatusCode.DEADLINE_EXCEEDED
-        return False
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within_s
+        while (left_s := until - loop.time()) > 0:
+            try:
+                await self._channel.unary(_LIVE, b"", left_s)
+            except Unheard:
+                continue
+            except RpcFault as fault:
+                return fault.code is grpc.StatusCode.DEADLINE_EXCEEDED
+            return False
+        return True
 
     async def close(self) -> None:
         """End every call here, and close the connection."""

@@ -11,7 +11,7 @@ from grpc import StatusCode
 from serving.errors import UserError
 from serving.rpc import frames
 from serving.rpc.connection import Connection
-from serving.rpc.stream import RpcFault, Stream
+from serving.rpc.stream import RpcFault, Stream, Unheard
 
 CONNECT_S = 1.0
 """A server has so long to take a connection and say its settings."""
@@ -113,7 +113,7 @@ class Channel:
             raise RpcFault(StatusCode.UNAVAILABLE, "the channel is closed")
         fault = attempt.result()
         if fault is not None:
-            raise RpcFault(fault.code, fault.detail)
+            raise type(fault)(fault.code, fault.detail)
 
     async def _attempt(self) -> RpcFault | None:
         loop = asyncio.get_running_loop()
@@ -127,8 +127,9 @@ class Channel:
                 made.lost.add_done_callback(lambda _: self._open.discard(made))
                 await made.ready
         except (OSError, RpcFault, asyncio.CancelledError) as error:  # a TimeoutError is an OSError
+            kind = Unheard if made in self._open and isinstance(error, TimeoutError) else RpcFault
             made.abort()
-            return RpcFault(StatusCode.UNAVAILABLE, f"cannot connect to {self.address}: {type(error).__name__}")
+            return kind(StatusCode.UNAVAILABLE, f"cannot connect to {self.address}: {type(error).__name__}")
         finally:
             self._connecting = None
         self._connection = made

@@ -41,6 +41,10 @@ class RpcFault(Exception):
         self.code, self.detail = code, detail
 
 
+class Unheard(RpcFault):
+    """The server took a connection and said nothing on it: one that is stopped, where another would be away."""
+
+
 class Stream:
     """One call: what is still to be sent (by `serving.rpc.calls`), what came (to `serving.rpc.connection`), its end."""
 

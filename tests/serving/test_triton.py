@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import grpc
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
+from serving.rpc import channel as channels
 from serving.subnets.base import Tensors
 from serving.triton import (
     ReleaseFault,
@@ -25,6 +27,8 @@ from serving.triton import (
 )
 from serving.types import ReleaseId
 from tests.serving.fake_triton import FakeTritonServer, doubled
+from tests.serving.processes import free_port
+from tests.serving.rpc.peers import listening
 
 A = ReleaseId("tiny-a")
 X: Tensors = {"X": np.array([[1.0, 2.5]], np.float32), "ASSET": np.array([[b"BTC"]], dtype=object)}
@@ -141,3 +145,23 @@ def test_outputs_that_are_not_what_their_shape_says_are_a_fault(datatype: str, s
     response.raw_output_contents.append(raw)
     with pytest.raises(ReleaseFault):
         decode_response(response)
+
+
+async def test_a_server_that_takes_a_connection_and_says_nothing_is_silent_and_one_that_is_away_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(channels, "CONNECT_S", 0.02)
+
+    async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+        writer.close()
+
+    async with listening(says_nothing) as port:
+        stopped = Triton(f"127.0.0.1:{port}")
+        assert await stopped.silent(0.2)
+        with pytest.raises(ServerDown):  # worth another try all the same
+            await stopped.infer(A, X, priority=2, timeout_s=60.0)
+        await stopped.close()
+    away = Triton(f"127.0.0.1:{free_port()}")
+    assert not await away.silent(60.0)
+    await away.close()
