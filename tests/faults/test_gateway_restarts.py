@@ -67,7 +67,7 @@ def test_fault_killed_parent_costs_nothing_where_the_socket_outlives_it(
             os.kill(running.process.pid, signal.SIGKILL)
             running.process.wait()
             for traffic in traffics:
-                traffic.more()  # nobody but the orphans can have answered these
+                traffic.more(20)  # nobody but the orphans can have answered these, and they stay for 20 s
             assert {ack.pid for ack in living(folder_of(tmp_path / "run"))} == set(orphans)
             running.start()
             running.ready()
