@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from serving.public.addresses import NOWHERE
 from serving.public.deadline import Deadline
 from serving.public.ending import Ending
+from serving.rpc.channel import SEE_OUT
 
 if TYPE_CHECKING:
     from serving.app import Gateway
@@ -61,7 +62,7 @@ class Line(HttpToolsProtocol):
         if self._answering is not None and not self._answering.response_complete:
             self._answering.disconnected = True
             assert self._task is not None
-            self._task.cancel()  # frees its place, wherever it is
+            self._task.cancel(SEE_OUT)  # frees its place: at once, or when Triton is done with it
 
     def eof_received(self) -> None:
         """The caller says no more: the transport closes once all is taken."""

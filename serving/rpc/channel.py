@@ -19,6 +19,8 @@ FINISH_S = 1.0
 """A server has so long to finish the calls that it was sent before a connection is closed."""
 AGAIN_S = 0.05
 """Between two attempts to connect."""
+SEE_OUT = "see out what has begun"
+"""A task that is cancelled with this message, and not once more, ends when the server is done with its unary call."""
 
 
 class Channel:
@@ -41,7 +43,8 @@ class Channel:
     async def unary(self, method: str, message: bytes, timeout_s: float) -> memoryview:
         """The response message; raises RpcFault.
 
-        The server is told of no deadline and of no caller that left: it finishes what it has begun.
+        The server is told of no deadline and of no caller that left: it finishes what it has begun. Whoever must know
+        when it is done with a call that nobody waits for any more cancels with `SEE_OUT`.
         """
         connection, stream = await self._begin(self._head(method), message, timeout_s, finishes=True)
         try:
@@ -49,6 +52,10 @@ class Channel:
             if response is None or await stream.message() is not None:
                 raise RpcFault(StatusCode.INTERNAL, "not exactly one response")
             return response
+        except asyncio.CancelledError as left:
+            if SEE_OUT in left.args and stream.id:
+                await stream.over()
+            raise
         finally:
             connection.calls.drop(stream)
 

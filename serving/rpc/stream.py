@@ -87,6 +87,12 @@ class Stream:
             raise RpcFault(*self.status)
         return None
 
+    async def over(self) -> None:
+        """Wait until the call has ended, however it did."""
+        while self.status is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
     def on_fields(self, fields: Mapping[bytes, bytes], *, last: bool) -> None:
         """The head of a response, or its trailers, or both in one; raises Broken."""
         if self.status is not None:

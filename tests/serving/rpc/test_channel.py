@@ -16,7 +16,7 @@ from grpc import StatusCode
 from serving.errors import UserError
 from serving.rpc import channel as channels
 from serving.rpc import frames
-from serving.rpc.channel import Channel
+from serving.rpc.channel import SEE_OUT, Channel
 from serving.rpc.connection import GONE_S
 from serving.rpc.cutting import Cutter
 from serving.rpc.stream import RpcFault
@@ -275,6 +275,49 @@ def test_one_caller_that_leaves_takes_the_connection_from_nobody(run: Callable[[
             assert await stays == b"pong"
             assert leaves.cancelled()
         assert server.connections == 1
+
+    run(scenario())
+
+
+@both_loops
+@pytest.mark.parametrize("ends", ["answer", "deadline", "second cancel", "lost connection"])
+def test_a_caller_that_sees_its_call_out_ends_when_the_server_is_done_or_its_time_is_over(
+    run: Callable[[Scenario], None], ends: str
+) -> None:
+    async def scenario() -> None:
+        server = Server(answer=lambda number: b"")
+        async with open_to(server) as channel:
+            timeout_s = 0.5 if ends == "deadline" else 60.0
+            call = asyncio.ensure_future(channel.unary("/a/b", b"ping", timeout_s))
+            await server.sees(frames.DATA)
+            call.cancel(SEE_OUT)
+            if ends != "deadline":
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                assert not call.done()
+            if ends == "answer":
+                server.writers[0].write(raw_response(1, b"late"))
+            elif ends == "second cancel":
+                call.cancel()
+            elif ends == "lost connection":
+                server.writers[0].transport.abort()
+            await asyncio.wait([call])
+            assert call.cancelled()
+        assert frames.RST_STREAM not in server.seen[0]
+
+    run(scenario())
+
+
+@both_loops
+def test_a_call_that_has_not_begun_is_not_seen_out(run: Callable[[Scenario], None]) -> None:
+    async def scenario() -> None:
+        server = Server(answer=lambda number: b"")
+        async with open_to(server) as channel:
+            call = asyncio.ensure_future(ping(channel))
+            await asyncio.sleep(0)
+            call.cancel(SEE_OUT)
+            await asyncio.wait([call])
+            assert call.cancelled()
 
     run(scenario())
 
