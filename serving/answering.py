@@ -102,12 +102,15 @@ class Answerer:
         self.in_flight: dict[ReleaseId, int] = {}
         """Calls by the release that Triton is answering them with now, shadow copies included."""
 
-    def check(self, task: Task) -> None:
-        """Raise Refusal (503) when no release can be asked now, before anybody waits for one; some tasks need none."""
+    def check(self, route: Route, task: Task) -> None:
+        """Raise Refusal (503) when no release can be asked now, before anybody waits for one; some tasks need none.
+
+        Where callers are pinned, one may have a release that no route names: only the server is judged here.
+        """
         if not task.needs_model:
             return
         slot = self.routes.slot(task.slot)
-        named = (slot.stable, slot.canary.release if slot.canary else None, slot.fallback)
+        named = () if route.pin_s else (slot.stable, slot.canary.release if slot.canary else None, slot.fallback)
         self.breakers.check(filter(None, named))
 
     async def answer(self, call: Call, route: Route, task: Task) -> Body:

@@ -145,7 +145,7 @@ class Gateway:
         x.stages.mark("parse")
         if task is None or isinstance(route, Ping):
             return b"{}"
-        self.answerer.check(task)  # 503 without a release, or with none that answers at present
+        self.answerer.check(route, task)  # 503 without a release, or with none that answers at present
         await self.admission.enter(slot=task.slot, stake=caller.stake, deadline=call.deadline)  # 503
         try:
             x.stages.mark("queue")

@@ -12,6 +12,7 @@ import lmdb
 import numpy as np
 import pytest
 
+from serving.admission.breaker import FAILURES
 from serving.config import SubnetSpec
 from serving.nonces.store import open_store, prepare_store
 from serving.pins import Pins
@@ -135,6 +136,17 @@ async def test_a_pinned_release_that_fails_is_left_for_one_that_answers(pinned: 
     del pinned.box.answerer.triton.models["tiny-b"]  # type: ignore[attr-defined]
     write_routes(pinned.home, stable="tiny-a")
     assert await pinned.ask() == ("fallback", "tiny-a")  # one that is not loaded any more, too
+
+
+async def test_a_round_goes_on_though_every_routed_release_is_left_alone(pinned: Pinned) -> None:
+    assert await pinned.ask() == ("stable", "tiny-a")
+    write_routes(pinned.home, stable="tiny-b")
+    breaker = pinned.box.answerer.breakers.of(B)
+    for _ in range(FAILURES):
+        breaker.bad()
+    assert await pinned.ask() == ("pinned", "tiny-a")
+    reply = await pinned.box.ask(btauth("/Double", {"x": [1.0]}, sender=BOB))
+    assert (reply.status, reply.message) == (503, "the model does not answer at present")
 
 
 def halves(value: float) -> Any:
