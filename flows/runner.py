@@ -62,3 +62,11 @@ def run(
     finally:
         orchestrated.given.reset(settings_token)
         orchestrated.drawn.reset(progress_token)
+        _deliver_logs()
+
+
+def _deliver_logs() -> None:
+    """Give Prefect's server the flow's logs now: it may be stopped before this process ends."""
+    from prefect.logging.handlers import APILogHandler
+
+    APILogHandler().flush()

@@ -143,6 +143,33 @@ def test_a_step_that_fails_makes_its_flow_fail(prefect_url: str, tmp_path: Path)
     assert {"reach MLflow", "tick"} <= failed
 
 
+RUN = """
+    import json, sys, urllib.request
+    from contextlib import suppress
+    from datetime import UTC, datetime
+    from flows.runner import run
+    from infra.settings import load_settings
+    from serving.errors import UserError
+    began = datetime.now(UTC).isoformat()
+    with suppress(UserError):
+        run(load_settings(), "rollout", lambda: sys.exit("Prefect was not there"), {"slot": "synth-high", "actor": "t"})
+    wanted = json.dumps({"logs": {"timestamp": {"after_": began}}}).encode()
+    request = urllib.request.Request(sys.argv[1] + "/api/logs/filter", wanted, {"Content-Type": "application/json"})
+    print(json.dumps([line["message"] for line in json.load(urllib.request.urlopen(request))]))
+"""
+
+
+@pytest.mark.slow
+def test_the_server_has_a_flows_logs_when_it_has_run(prefect_url: str, tmp_path: Path) -> None:
+    """Prefect itself sends them some seconds later, when a demo may have stopped the server."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(RUN), prefect_url], capture_output=True, text=True,
+        env={**os.environ, **environment(tmp_path, prefect_url)}, cwd=ROOT, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Finished in state Completed()" in json.loads(done.stdout.splitlines()[-1])
+
+
 def _at(text: str) -> float:
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
