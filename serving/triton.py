@@ -16,11 +16,14 @@ from tritonclient.grpc import service_pb2
 from serving.rpc.channel import Channel
 from serving.rpc.stream import RpcFault, Unheard
 from serving.subnets.base import Tensors
-from serving.types import ReleaseId
+from serving.types import Life, ReleaseId
 
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 _LIVE = "/inference.GRPCInferenceService/ServerLive"
+_LIFE: dict[grpc.StatusCode, Life] = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: "silent", grpc.StatusCode.UNAVAILABLE: "away", grpc.StatusCode.CANCELLED: "away",
+}  # fmt: skip
 _NUMERIC = {
     "BOOL": np.dtype("?"), "UINT8": np.dtype("u1"), "UINT16": np.dtype("<u2"), "UINT32": np.dtype("<u4"),
     "UINT64": np.dtype("<u8"), "INT8": np.dtype("i1"), "INT16": np.dtype("<i2"), "INT32": np.dtype("<i4"),
@@ -116,19 +119,19 @@ class Triton:
             await replies.aclose()
         raise ReleaseFault("cut_short", "the stream ended without its final response")
 
-    async def silent(self, within_s: float) -> bool:
-        """Whether the server says nothing for so long when it is asked whether it lives; one that is away is not."""
+    async def life(self, within_s: float) -> Life:
+        """What the server says within this time when it is asked whether it lives; any word but "not yet" will do."""
         loop = asyncio.get_running_loop()
         until = loop.time() + within_s
         while (left_s := until - loop.time()) > 0:
             try:
-                await self._channel.unary(_LIVE, b"", left_s)
+                reply = await self._channel.unary(_LIVE, b"", left_s)
             except Unheard:
                 continue
             except RpcFault as fault:
-                return fault.code is grpc.StatusCode.DEADLINE_EXCEEDED
-            return False
-        return True
+                return _LIFE.get(fault.code, "lives")
+            return "lives" if _read(service_pb2.ServerLiveResponse, reply).live else "away"
+        return "silent"
 
     async def close(self) -> None:
         """End every call here, and close the connection."""

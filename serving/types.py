@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NewType
+from typing import Literal, NewType
 
 Hotkey = NewType("Hotkey", str)
 """An ss58 address, prefix 42."""
@@ -21,6 +21,9 @@ UnixSeconds = NewType("UnixSeconds", float)
 """Seconds since 1970-01-01T00:00:00Z."""
 AlphaRao = NewType("AlphaRao", int)
 Rao = NewType("Rao", int)
+
+Life = Literal["lives", "silent", "away"]
+"""What a server that is asked whether it lives makes known: that it does, nothing at all, or that it is not there."""
 
 Body = bytes | memoryview
 """The bytes of a reply; a view where they lie in an array already, since a large one is not worth a copy."""

@@ -12,7 +12,7 @@ import numpy as np
 from serving.config import GatewayConfig
 from serving.server import Parent
 from serving.subnets.base import Tensors
-from serving.types import ReleaseId
+from serving.types import Life, ReleaseId
 from serving.workers import worker
 
 _WALK = np.cumsum(np.random.default_rng(0).standard_normal((1000, 289)) * 0.0015, axis=1)
@@ -35,9 +35,9 @@ class Inside:
         """The same as the one response of a stream."""
         yield await self.infer(release, tensors, priority=priority, timeout_s=timeout_s)
 
-    async def silent(self, within_s: float) -> bool:
-        """Never."""
-        return False
+    async def life(self, within_s: float) -> Life:
+        """Always."""
+        return "lives"
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -86,8 +86,8 @@ class Breakers:
     """One breaker for each release, and one for the server as a whole.
 
     What may be one release's fault counts against that release alone. Against the server count requests that found it
-    away until their deadline, and time-outs of more than one release with no answer in between. Apart from that it may
-    be found silent (`serving.admission.silence`), until it says a word.
+    away until their deadline, and time-outs of more than one release with no answer in between. Whether it is back, or
+    says nothing at all, `serving.admission.liveness` finds out, and tells it here.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -95,6 +95,8 @@ class Breakers:
         self._clock = clock
         self._releases: dict[ReleaseId, Breaker] = {}
         self._late: set[ReleaseId] = set()
+        self._away = False
+        """What the server did wrong last was to be away."""
         self._quiet = False
         """Nothing came since `listen`."""
         self._silent_until = 0.0
@@ -145,12 +147,19 @@ class Breakers:
         self.of(release).bad()
         self._late.add(release)
         if len(self._late) > 1:
+            self._away = False
             self.server.bad()
 
     def away(self, waited_s: float) -> None:
         """The server was not there for a whole request's time."""
         if waited_s >= LEAST_WAIT_S:
+            self._away = True
             self.server.bad()
+
+    @property
+    def gone(self) -> bool:
+        """Whether the server was found away so often that nobody asks."""
+        return self._away and self.server.state != "closed"
 
     @property
     def silent(self) -> bool:
@@ -163,9 +172,11 @@ class Breakers:
             self._silent_until = 0.0
         self._quiet = True
 
-    def heard(self) -> None:
-        """The server said a word."""
+    def heard(self, *, there: bool) -> None:
+        """It is not silent: the server said that it lives, or it is known not to be `there`."""
         self._quiet = False
+        if there and self.gone:
+            self.server.good()
 
     def nothing_came(self, holds_s: float) -> None:
         """The server did not say whether it lives: it is silent for `holds_s`, unless anything came since `listen`."""

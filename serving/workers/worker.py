@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import lmdb
 import uvicorn
 
-from serving.admission import silence
+from serving.admission import liveness
 from serving.admission.budgets import Budgets
 from serving.admission.estimate import ServiceTimes
 from serving.admission.queue import Admission
@@ -57,7 +57,7 @@ TELL_S = 0.1
 _PR_SET_PDEATHSIG = 1
 
 
-class ModelServer(Infers, silence.Answers, Protocol):
+class ModelServer(Infers, liveness.Answers, Protocol):
     """Where inferences are made, with a connection that can be closed."""
 
     async def close(self) -> None:
@@ -131,7 +131,7 @@ async def serve(
     desk = Desk(folder_of(Path(config.run)), parent=os.getppid())
     keepers = [
         loop.create_task(_keep(gateway, log)), loop.create_task(_tell(gateway, config, server, desk, log)),
-        loop.create_task(silence.watch(triton, gateway.answerer.breakers, gateway.answerer.in_flight, log)),
+        loop.create_task(liveness.watch(triton, gateway.answerer.breakers, gateway.answerer.in_flight, log)),
     ]  # fmt: skip
     try:
         await server.serve(sockets=[listener])

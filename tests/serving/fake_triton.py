@@ -66,6 +66,7 @@ class FakeTritonServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
     def __init__(self, *, port: int = 0, **models: Model | StreamModel) -> None:
         self.models: dict[str, Any] = {name.replace("_", "-"): model for name, model in models.items()}
         self.asked: list[Any] = []
+        self.live = True
         self.questions = 0
         """How often it was asked whether it lives."""
         self.hold = threading.Event()
@@ -89,7 +90,7 @@ class FakeTritonServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
 
     def ServerLive(self, request: Any, context: Any) -> Any:
         self.questions += 1
-        return service_pb2.ServerLiveResponse(live=True)
+        return service_pb2.ServerLiveResponse(live=self.live)
 
     def ModelReady(self, request: Any, context: Any) -> Any:
         return service_pb2.ModelReadyResponse(ready=request.name in self.models)

@@ -106,6 +106,14 @@ async def test_a_server_that_went_away_and_came_back_is_found_again(server: Fake
     pytest.fail("the server was not found again")
 
 
+async def test_a_server_lives_when_it_says_so_and_while_it_only_starts_it_is_away(
+    server: FakeTritonServer, triton: Triton
+) -> None:
+    assert await triton.life(60.0) == "lives"
+    server.live = False
+    assert await triton.life(60.0) == "away"
+
+
 @pytest.mark.parametrize(
     ("status", "detail", "kind"),
     [
@@ -158,10 +166,10 @@ async def test_a_server_that_takes_a_connection_and_says_nothing_is_silent_and_o
 
     async with listening(says_nothing) as port:
         stopped = Triton(f"127.0.0.1:{port}")
-        assert await stopped.silent(0.2)
+        assert await stopped.life(0.2) == "silent"
         with pytest.raises(ServerDown):  # worth another try all the same
             await stopped.infer(A, X, priority=2, timeout_s=60.0)
         await stopped.close()
     away = Triton(f"127.0.0.1:{free_port()}")
-    assert not await away.silent(60.0)
+    assert await away.life(60.0) == "away"
     await away.close()

@@ -98,7 +98,9 @@ def test_a_server_that_is_away_for_whole_requests_opens_its_breaker() -> None:
     breakers = Breakers(clock=Time())
     for _ in range(SERVER_FAILURES):
         breakers.check([A])
+        assert not breakers.gone
         breakers.away(10.0)
+    assert breakers.gone
     assert breakers.open_ones() == (True, 0)
 
 
