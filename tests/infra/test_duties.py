@@ -102,7 +102,7 @@ def test_the_clocks_skew_is_written_and_silence_too(tmp_path: Path) -> None:
         duty.once()
         assert duty.record.error is None
         found = msgspec.json.decode(settings.paths.skew.read_bytes(), type=ClockSkew)
-        assert found.skew_s == pytest.approx(1.5, abs=0.2)
+        assert found.skew_s == pytest.approx(1.5, abs=1e-6)
         assert (found.answered, found.asked) == (1, 1)
     with time_server(partial(reply, stratum=16)) as server:
         settings = Settings.model_validate({"home": tmp_path, "clock": {"ntp_servers": [server]}})
