@@ -67,7 +67,7 @@ class FlowRuns:
 def empty_slots(settings: Settings) -> list[str]:
     """Configured slots that no release is stable in, and for which a model can be trained here.
 
-    The others (It's AI's, Poker44's) answer 503 until somebody publishes a release for them.
+    The others (It's AI's, Poker44's) refuse every request until somebody publishes a release for them.
     """
     from flows.split import GRIDS
     from infra.ledger import open_ledger

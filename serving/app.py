@@ -84,9 +84,9 @@ class Gateway:
     async def _exchange(self, x: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             body = await self.road(x, scope, receive, send)
-            answer, code = reply.success(x.dialect, body, x.stages.total_s()), "ok"
+            answer, status, code = reply.success(x.dialect, body, x.stages.total_s()), 200, "ok"
         except Refusal as refused:
-            answer, code = self._refuse(x, refused)
+            answer, status, code = self._refuse(x, refused)
         except Aborted as aborted:
             self._break_off(x, aborted)
             return
@@ -94,11 +94,11 @@ class Gateway:
             if x.gone or isinstance(end, HungUp):
                 self._hung_up(x)
                 return
-            answer, code = self._refuse(x, DRAINING)  # the drain's limit is over
+            answer, status, code = self._refuse(x, DRAINING)  # the drain's limit is over
         except Exception:
             self.log.exception("the gateway failed", request_id=x.call.request_id if x.call else None)
-            answer, code = self._refuse(x, Refusal(500, "internal", "internal error"))
-        self._record(x, answer.status, code)
+            answer, status, code = self._refuse(x, Refusal(500, "internal", "internal error"))
+        self._record(x, status, code)
         try:
             if x.out is None or not x.out.started:
                 await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
@@ -120,6 +120,7 @@ class Gateway:
         self._check_pause()  # 503
         miner = self.miners.named(receiver_named(x.dialect, head))  # 401: for none of our hotkeys
         route = _own_route(miner, head)  # 404
+        x.retry_status = route.retry_status
         claim = self.claims[x.dialect](head, miner.hotkey)  # 400, 401: the headers' shape
         x.stages.mark("head")
         caller = miner.identity.welcome(claim.hotkey)  # 403, 401 alias: no crypto yet
@@ -223,11 +224,15 @@ class Gateway:
             self.metrics.drift(route.synapse, sign)
         return task
 
-    def _refuse(self, x: Exchange, refused: Refusal) -> tuple[reply.Answer, str]:
+    def _refuse(self, x: Exchange, refused: Refusal) -> tuple[reply.Answer, int, str]:
+        """The reply, which may tell another status than the books keep, with the status and code for these."""
         self.metrics.refusal(refused.status, refused.code)
         if not x.welcome and 400 <= refused.status < 500 and refused.status != 429:
             self.door.junk.charge(x.address)
-        return reply.refusal(x.refused_in(), refused, x.stages.total_s(), close=x.unread()), refused.code
+        answer = reply.refusal(
+            x.refused_in(), refused, x.stages.total_s(), close=x.unread(), retry_status=x.retry_status
+        )
+        return answer, refused.status, refused.code
 
     def _hung_up(self, x: Exchange) -> None:
         """Nobody is there to answer; what was admitted is recorded all the same."""

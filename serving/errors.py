@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+UNAVAILABLE = 503
+"""The status of a refusal that is worth another try: something is full, missing or away for the moment."""
+
 
 class Refusal(Exception):
     """An answer that is not 200: a status, a stable code for counters, and one short ASCII line.

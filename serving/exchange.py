@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from serving.call import Call, Stages
+from serving.errors import UNAVAILABLE
 from serving.public.addresses import NOWHERE, Address
 from serving.public.connections import Connection
 from serving.streaming import Outlet
@@ -28,6 +29,8 @@ class Exchange(msgspec.Struct):
     address: Address = NOWHERE.address
     route: str = "other"
     dialect: DialectName | None = None
+    retry_status: int = UNAVAILABLE
+    """Its route's, once that is known."""
     welcome: bool = False
     """Whether it claims a hotkey that may call."""
     body_read: bool = False

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.config import GatewayConfig, MinerSpec
-from serving.errors import Refusal, UserError
+from serving.errors import UNAVAILABLE, Refusal, UserError
 from serving.files import LOOK_EVERY_S
 from serving.identity import Identity
 from serving.subnets.base import Route
@@ -28,6 +28,7 @@ class Ping:
     monotonic_nonces = False
     max_body = 64 * 1024
     max_timeout = Seconds(12.0)
+    retry_status = UNAVAILABLE
 
     def hashed_values(self, body: dict[str, Any]) -> list[Any]:
         """Nothing is hashed."""

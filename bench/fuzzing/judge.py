@@ -15,6 +15,7 @@ from bench.stand.stand import MINER, VALIDATORS, hotkey
 
 _REFUSALS = frozenset({400, 401, 403, 404, 405, 408, 413, 415, 417, 429, 431, 503, 505})
 """503 by the gateway's own rules; 505 is about the caller's version of HTTP."""
+_LATER = frozenset({422, 429, 503})
 _LONGEST_REFUSAL = 700
 _WINDOW_NS = 700 * 10**9
 _SIGNATURES = (b"bt_header_dendrite_signature", b"x-bittensor-signature")
@@ -51,23 +52,24 @@ class Judge:
         if reply.status == 200:
             wire = wire or as_wire(sent)
             return "a 200 for no request" if wire is None else self._earned(wire)
-        if good and reply.status not in {429, 503}:
+        if good and reply.status not in _LATER:
             return f"a good request was answered {reply.status}"
         return None
 
     def _form(self, reply: Reply, sent: bytes) -> str | None:
         """The shape that every reply has."""
-        if reply.status != 200 and reply.status not in _REFUSALS:
+        marked = reply.headers.get(b"bt_header_axon_status_code")
+        for_itsai = reply.status == 422 and marked is not None and b"/TextSynapse" in sent  # its word for 503
+        if reply.status != 200 and reply.status not in _REFUSALS and not for_itsai:
             return f"status {reply.status}"
         if reply.headers.get(b"content-type") != b"application/json":
             return "not application/json"
-        marked = reply.headers.get(b"bt_header_axon_status_code")
         if marked not in (None, b"%d" % reply.status) or (marked is not None and b"bt_header_" not in sent.lower()):
             return "bt headers do not fit the dialect or the status"
         if reply.status == 200:
             fits = (marked is not None) == (_SIGNATURES[0] in sent.lower())
             return None if fits else "bt headers do not fit the dialect"
-        if reply.status in {429, 503} and not reply.headers.get(b"retry-after", b"").isdigit():
+        if reply.status in _LATER and not reply.headers.get(b"retry-after", b"").isdigit():
             return f"{reply.status} without Retry-After"
         return None if reply.bodyless else _message_fault(reply)
 

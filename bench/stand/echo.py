@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from serving.errors import Refusal
+from serving.errors import UNAVAILABLE, Refusal
 from serving.state import PriceBook
 from serving.subnets.base import NO_PIN, Inputs, Route, Subnet, Task, Tensors
 from serving.types import NetUid, Seconds, SlotName, UnixSeconds
@@ -24,6 +24,7 @@ class Echo:
     model_order: Sequence[str] = ("x",)
     monotonic_nonces = False
     pin_s = NO_PIN
+    retry_status = UNAVAILABLE
     max_body = 65_536
     max_timeout = Seconds(12.0)
 

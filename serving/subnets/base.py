@@ -60,6 +60,8 @@ class Route(Protocol):
     """The longest time a caller may claim; also the deadline when it names none."""
     pin_s: Seconds
     """How long a caller's answers come from one release, whatever the routes say."""
+    retry_status: int
+    """How a legacy caller is told that no answer can be had now: 503, or the status on which alone it tries again."""
 
     def hashed_values(self, body: dict[str, Any]) -> list[Any]:
         """Typed Python values of `hash_fields`, as the SDK hashes them."""

@@ -43,7 +43,7 @@ class Metrics:
         )
         self._refusals = tally(
             "headframe_refusals",
-            "Requests refused. status: the HTTP status. code: why.",
+            "Requests refused. status: the HTTP status, 503 also where a subnet's callers are told another. code: why.",
             "status code",
         )
         self._stages = Timings(

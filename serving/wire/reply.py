@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from serving.errors import Refusal
+from serving.errors import UNAVAILABLE, Refusal
 from serving.types import Body
 from serving.wire import legacy
 from serving.wire.claim import DialectName
@@ -39,23 +39,29 @@ def stream_headers(dialect: DialectName | None, process_s: float) -> Headers:
     return headers
 
 
-def refusal(dialect: DialectName | None, refused: Refusal, process_s: float, *, close: bool = False) -> Answer:
+def refusal(
+    dialect: DialectName | None, refused: Refusal, process_s: float, *, close: bool = False,
+    retry_status: int = UNAVAILABLE,
+) -> Answer:  # fmt: skip
     """An error as ``{"message": ...}``: short, ASCII, of constant shape; bt headers for legacy callers only.
 
-    A btauth caller that sees a bt header on a 500 would fall back to legacy for good.
+    A btauth caller that sees a bt header on a 500 would fall back to legacy for good. `retry_status` is what a legacy
+    caller is told in place of 503.
     """
-    message = plain(refused.message)
+    status, message = refused.status, plain(refused.message)
+    if dialect == "legacy" and status == UNAVAILABLE:
+        status = retry_status
     body = msgspec.json.encode({"message": message})
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if refused.retry_after is not None:
         headers.append((b"retry-after", str(refused.retry_after).encode()))
-    if refused.status == 405:
+    if status == 405:
         headers.append((b"allow", b"POST"))
-    if close or refused.status in _CLOSES:
+    if close or status in _CLOSES:
         headers.append((b"connection", b"close"))
     if dialect == "legacy":
-        headers += legacy.reply_headers(refused.status, message, process_s)
-    return Answer(refused.status, headers, body)
+        headers += legacy.reply_headers(status, message, process_s)
+    return Answer(status, headers, body)
 
 
 def plain(text: str) -> str:

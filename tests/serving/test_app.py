@@ -22,7 +22,7 @@ from tests.serving import callers
 from tests.serving.callers import ALICE, BOB, CHARLIE, DAVE, EVE, STRANGER, btauth, legacy
 from tests.serving.fake_triton import FakeTriton, broken, doubled
 from tests.serving.gateways import Box, write_routes
-from tests.serving.tiny import SLOT
+from tests.serving.tiny import SLOT, Tiny
 
 MakeBox = Callable[..., Box]
 
@@ -152,6 +152,50 @@ async def test_a_slot_without_a_release_answers_503(box: MakeBox, tmp_path: Path
     reply = await box().ask(double())
     assert (reply.status, reply.message) == (503, "no release serves this slot yet")
     assert "retry-after" in reply.headers
+
+
+@pytest.fixture
+def four_two_two() -> Tiny:
+    """A subnet whose validators try again on 422 alone."""
+    subnet = Tiny()
+    for route in subnet.routes:
+        route.retry_status = 422
+    return subnet
+
+
+async def test_where_callers_try_again_on_another_status_a_passing_trouble_is_told_by_it(
+    box: MakeBox, four_two_two: Tiny
+) -> None:
+    gateway = box(FakeTriton(tiny_a=TooLate("too_late")), subnet=four_two_two)
+    reply = await gateway.ask(double())
+    assert (reply.status, reply.headers["bt_header_axon_status_code"]) == (422, "422")
+    assert (reply.message, reply.headers["retry-after"]) == ("the model did not answer in time", "5")
+    assert (await gateway.ask(btauth("/Double", {"x": [1.0, 2.5]}))).status == 503
+    assert [(record.status, record.code) for record in read_records(gateway.home / "traffic")] == [
+        (503, "too_late")
+    ] * 2
+    assert gateway.count("headframe_refusals_total", status="503", code="too_late") == 2
+    assert gateway.count("headframe_requests_total", outcome="too_late", dialect="legacy") == 1
+
+
+async def test_what_is_not_worth_another_try_keeps_its_status(box: MakeBox, tmp_path: Path, four_two_two: Tiny) -> None:
+    gateway = box(FakeTriton(tiny_a=broken), subnet=four_two_two, burst=3)
+    assert (await gateway.ask(double().but(bt_header_dendrite_nonce="1" * 19))).status == 401
+    assert (await gateway.ask(double(sender=DAVE))).status == 403
+    assert (await gateway.ask(legacy("Double", {"x": "one"}))).status == 400
+    assert (await gateway.ask(double())).status == 500
+    for _ in range(4):
+        last = await gateway.ask(double())
+    assert last.status == 429
+    gateway.gateway.paused = True
+    assert (await gateway.ask(double(sender=BOB))).status == 503  # on purpose, and for longer than a second try
+
+
+async def test_no_address_is_charged_for_a_trouble_of_ours(box: MakeBox, tmp_path: Path, four_two_two: Tiny) -> None:
+    (tmp_path / "neurons.json").write_text("{")
+    gateway = box(subnet=four_two_two)
+    assert (await gateway.ask(double())).status == 422
+    assert len(gateway.gateway.door.junk) == 0
 
 
 @pytest.mark.parametrize(

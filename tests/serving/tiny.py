@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from serving.errors import Refusal
+from serving.errors import UNAVAILABLE, Refusal
 from serving.state import PriceBook
 from serving.subnets.base import NO_PIN, Inputs, Route, Subnet, Task, Tensors
 from serving.types import Body, NetUid, Seconds, SlotName, UnixSeconds
@@ -27,6 +27,7 @@ class Double:
     model_order: Sequence[str] = ("x",)
     monotonic_nonces = False
     pin_s = NO_PIN
+    retry_status = UNAVAILABLE
     max_body = 64 * 1024
     max_timeout = Seconds(20.0)
 

@@ -16,7 +16,7 @@ from serving.state import PriceBook
 from serving.subnets import fields
 from serving.subnets.base import Body, Inputs, Route, Subnet, Task, Tensors
 from serving.subnets.itsai.request import FIELDS, Request, parse
-from serving.subnets.itsai.rules import MAX_BODY, MAX_TIMEOUT, NETUID, ROUND_S, SLOT
+from serving.subnets.itsai.rules import MAX_BODY, MAX_TIMEOUT, NETUID, RETRY_STATUS, ROUND_S, SLOT
 from serving.subnets.itsai.validity import FloatArray, coarse, fault
 from serving.types import NetUid, Seconds, SlotName, UnixSeconds
 
@@ -32,6 +32,7 @@ class Detection:
     max_body: int = MAX_BODY
     max_timeout: Seconds = MAX_TIMEOUT
     pin_s: Seconds = ROUND_S
+    retry_status: int = RETRY_STATUS
 
     def hashed_values(self, body: dict[str, Any]) -> list[Any]:
         """No field is hashed."""

@@ -10,6 +10,8 @@ NETUID = NetUid(32)
 SLOT = SlotName("itsai")
 MAX_TIMEOUT = Seconds(20.0)
 """A validator waits so long for each of its two or three calls of a round."""
+RETRY_STATUS = 422
+"""The one status on which a validator asks again, three times in all; any other is this miner's last word."""
 ROUND_S = Seconds(90 * 60.0)
 """A validator begins at most one round in this time, so two of its calls that far apart belong to different ones."""
 MAX_BODY = 4 * 1024 * 1024

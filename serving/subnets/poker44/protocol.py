@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from serving.errors import Refusal
+from serving.errors import UNAVAILABLE, Refusal
 from serving.state import PriceBook
 from serving.subnets.base import NO_PIN, Body, Inputs, Route, Subnet, Task, Tensors
 from serving.subnets.poker44.request import HASHED, Request, decisions_text, drift, parse, typed
@@ -31,6 +31,7 @@ class MicroSessions:
     max_body: int = MAX_BODY
     max_timeout: Seconds = MAX_TIMEOUT
     pin_s: Seconds = NO_PIN
+    retry_status: int = UNAVAILABLE
 
     def hashed_values(self, body: dict[str, Any]) -> list[Any]:
         """The five inputs; raises Refusal (400) when one is not of its type."""

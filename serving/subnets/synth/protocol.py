@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from serving.errors import Refusal
+from serving.errors import UNAVAILABLE, Refusal
 from serving.state import AssetPrices, Points, PriceBook
 from serving.subnets import fields
 from serving.subnets.base import NO_PIN, Body, Inputs, Route, Subnet, Task, Tensors
@@ -43,6 +43,7 @@ class Simulation:
     max_body: int = 16_384
     max_timeout: Seconds = MAX_TIMEOUT
     pin_s: Seconds = NO_PIN
+    retry_status: int = UNAVAILABLE
 
     def hashed_values(self, body: dict[str, Any]) -> list[Any]:
         """No field is hashed."""

@@ -44,12 +44,19 @@ def status(home: Path) -> dict[str, Any]:
     return found
 
 
-def until(look: Callable[[], Any], limit_s: float = 60.0) -> Any:
+def until(look: Callable[[], Any], limit_s: float = 240.0) -> Any:
     end = time.monotonic() + limit_s
     while not (found := look()):
         assert time.monotonic() < end, "did not happen"
         time.sleep(0.1)
     return found
+
+
+def suspend(*pids: int) -> None:
+    """Stop processes by a signal, and wait until every thread of them has taken it."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    until(lambda: all(psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in pids))
 
 
 def some(*names: str) -> Callable[[Settings], tuple[Part, ...]]:
@@ -86,10 +93,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_every_part_runs_and_answers_where_status_says(home: Path) -> None:
-    done = headframe(home, "status", "--json")
+    done = until(lambda: (found := headframe(home, "status", "--json")).returncode == 0 and found)
     document = json.loads(done.stdout)
     assert {name: part["state"] for name, part in document["components"].items()} == dict.fromkeys(ALL, "running")
-    assert done.returncode == 0
     assert {part["restarts"] for part in document["components"].values()} == {0}
     assert document["gateway"]["hotkey"] == "5CiPPseXPECbkjWCa6MnjNokrgYjMqmKndv2rSnekmSK2DjL"
     for url in (document["mlflow"]["url"] + "/health", document["prefect"]["url"] + "/api/health"):
