@@ -12,7 +12,7 @@ from serving.config import GatewayConfig
 from serving.errors import UserError
 from serving.miners import Ping, check_hotkey, check_miners, routes_of
 from serving.nonces.redis import check_redis
-from serving.public.addresses import networks
+from serving.public.origins import networks
 from serving.wire.keys import is_scheme
 
 _AT_LEAST: dict[str, float] = {

@@ -8,8 +8,8 @@ import msgspec
 
 from serving.call import Call, Stages
 from serving.errors import UNAVAILABLE
-from serving.public.addresses import NOWHERE, Address
 from serving.public.connections import Connection
+from serving.public.origins import NOWHERE, Address
 from serving.streaming import Outlet
 from serving.subnets.base import Route, Task
 from serving.wire.claim import DialectName, reads_bt_headers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from typing import Literal, Protocol
 
-from serving.public.addresses import Address
+from serving.public.origins import Address
 
 SPARE_FILES = 256
 """Open files that a worker keeps for everything that is not a caller's connection."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.config import GatewayConfig
-from serving.public.addresses import Address, JunkBudgets, Origins
 from serving.public.bodies import Bodies
 from serving.public.connections import SPARE_FILES, Connections, open_files
+from serving.public.junk import JunkBudgets
+from serving.public.origins import Address, Origins
 
 
 class Door:

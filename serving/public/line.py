@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from serving.public.addresses import NOWHERE
 from serving.public.deadline import Deadline
 from serving.public.ending import Ending
+from serving.public.origins import NOWHERE
 from serving.rpc.channel import SEE_OUT
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import pytest
 from serving.admission.breaker import FAILURES, PAUSE_S, SERVER_FAILURES, Breakers
 from serving.errors import Refusal
 from serving.nonces.store import NonceStore
-from serving.public.addresses import JunkBudgets
 from serving.public.door import Door
+from serving.public.junk import JunkBudgets
 from serving.subnets.base import Tensors
 from serving.traffic.writer import read_records
 from serving.triton import ReleaseFault, ServerDown, TooLate

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from serving.public.addresses import Address
 from serving.public.connections import LINGERING, Connections, open_files
+from serving.public.origins import Address
 
 A, B, C = (Address(bytes([10, 0, 0, last])) for last in (1, 2, 3))
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from serving.public import ending, http
-from serving.public.addresses import JunkBudgets, Origins
 from serving.public.connections import Connections
 from serving.public.door import Door
+from serving.public.junk import JunkBudgets
+from serving.public.origins import Origins
 from serving.subnets.base import Task
 from tests.serving.callers import ALICE, STRANGER, Request, btauth, legacy
 from tests.serving.fake_triton import FakeTriton, doubled
