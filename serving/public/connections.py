@@ -11,6 +11,8 @@ SPARE_FILES = 256
 """Open files that a worker keeps for everything that is not a caller's connection."""
 LINGERING = 64
 """Connections that may wait for their callers to end what they send."""
+LINGERING_EACH = 8
+"""Those of one address among them: more would leave none for others."""
 
 
 class Connection(Protocol):
@@ -82,8 +84,12 @@ class Connections:
             del self._held[address]
 
     def linger(self, address: Address, connection: Connection) -> bool:
-        """Whether it may stay a while after its last reply; never where half the house is taken."""
-        if len(self._lingering) >= LINGERING or 2 * self.count > self._total:
+        """Whether it may stay a while after its last reply; never where half the house is taken.
+
+        `address` is where that request came from, which may be behind a trusted proxy.
+        """
+        seated = list(self._lingering.values())
+        if len(seated) >= LINGERING or seated.count(address) >= LINGERING_EACH or 2 * self.count > self._total:
             return False
         self._lingering[connection] = address
         return True

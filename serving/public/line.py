@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from serving.public.deadline import Deadline
 from serving.public.ending import Ending
-from serving.public.origins import NOWHERE
+from serving.public.origins import NOWHERE, Address
 from serving.rpc.channel import SEE_OUT
 
 if TYPE_CHECKING:
@@ -136,11 +136,15 @@ class Line(HttpToolsProtocol):
         self._resting = True
         self._head_due.set(KEEP_ALIVE_S)
 
+    def _origin(self) -> Address:
+        """Where the last request came from."""
+        return self.gateway.door.origins.behind(self._peer, self.headers or ())
+
     def _end(self, *, unread: bool) -> None:
         """Close after the last reply; a caller that may still be sending is heard out first, where there is room."""
         self._deaf = True
         self._head_due.clear()
-        if unread and self.gateway.door.connections.linger(self._peer.address, self):
+        if unread and self.gateway.door.connections.linger(self._origin(), self):
             self.flow.resume_reading()
             self._ending.linger()
         else:

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from serving.public.connections import LINGERING, Connections, open_files
+from serving.public.connections import LINGERING, LINGERING_EACH, Connections, open_files
 from serving.public.origins import Address
 
 A, B, C = (Address(bytes([10, 0, 0, last])) for last in (1, 2, 3))
@@ -94,7 +94,7 @@ def test_proven_connections_are_never_closed_for_another() -> None:
 
 def test_only_so_many_linger_and_none_where_half_the_house_is_taken() -> None:
     house = Connections(total=2 * LINGERING + 2, per_address=1000)
-    callers = [Caller(house, A) for _ in range(LINGERING + 1)]
+    callers = [Caller(house, Address(number.to_bytes(4, "big"))) for number in range(LINGERING + 1)]
     assert [each.linger() for each in callers] == [True] * LINGERING + [False]
     callers[0].leave()
     assert callers[-1].linger()
@@ -102,6 +102,15 @@ def test_only_so_many_linger_and_none_where_half_the_house_is_taken() -> None:
         each.leave()
     callers = [Caller(house, A) for _ in range(LINGERING + 2)]
     assert not callers[0].linger()
+
+
+def test_one_address_takes_no_more_than_its_part_of_the_places_to_linger() -> None:
+    house = Connections(total=1000, per_address=1000)
+    greedy = [Caller(house, A) for _ in range(LINGERING_EACH + 1)]
+    assert [each.linger() for each in greedy] == [True] * LINGERING_EACH + [False]
+    assert Caller(house, B).linger()
+    greedy[0].leave()
+    assert greedy[-1].linger()
 
 
 def test_in_a_full_house_who_lingers_goes_first_and_the_longest_of_them_even_if_it_is_proven() -> None:

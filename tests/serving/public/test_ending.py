@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from serving.public import ending
+from serving.public import connections, ending
 from serving.public.connections import Connections
 from serving.public.door import Door
 from serving.public.ending import LEAST_TAKEN, TAKE_DEADLINE_S, Ending
+from serving.public.origins import Origins
 from tests.serving.callers import legacy
 from tests.serving.fake_triton import FakeTriton, doubled
 from tests.serving.fronts import Front, opened, until
@@ -200,6 +201,20 @@ async def test_nobody_works_for_a_caller_that_lingers(patient: Front) -> None:
         await until(lambda: not any("run_asgi" in repr(task) for task in asyncio.all_tasks()))
         assert held(patient) == 1
         assert patient.box.count("headframe_requests_total", outcome="hung_up") == 1
+
+
+async def test_behind_a_trusted_proxy_the_address_that_takes_a_place_is_the_callers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ending, "LINGER_S", 600.0)
+    monkeypatch.setattr(connections, "LINGERING_EACH", 1)
+    behind = {at: too_long().replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 203.0.113.%d\r\n\r\n" % at) for at in (1, 2)}
+    async with opened(tmp_path, FakeTriton(tiny_a=doubled), door=Door(origins=Origins(["127.0.0.0/8"]))) as front:
+        with Sender(front) as first, Sender(front) as second, Sender(front) as other:
+            for caller, at, lingering in ((first, 1, 1), (second, 1, 1), (other, 2, 2)):
+                await caller.say(behind[at])
+                assert status(await caller.hear()) == 413
+                assert len(front.box.gateway.door.connections._lingering) == lingering
 
 
 async def test_where_half_the_house_is_taken_nobody_lingers_and_in_a_full_one_who_does_makes_room(
