@@ -223,17 +223,6 @@ class Ledger:
         with self._reading() as session:
             return [transition_entry(row) for row in session.scalars(query)]
 
-    def stable_at(self, slot: str, at: float) -> ReleaseId | None:
-        """Which release was stable at a moment (unix s)."""
-        query = (
-            select(TransitionRow.stable)
-            .where(TransitionRow.slot == slot, TransitionRow.at <= at)
-            .order_by(TransitionRow.number.desc())
-        )
-        with self._reading() as session:
-            found = session.scalars(query).first()
-            return ReleaseId(found) if found is not None else None
-
     def route_table(self) -> RouteTable:
         """What serving needs to know of every slot; the generation is the last transition's number."""
         with self._reading() as session:

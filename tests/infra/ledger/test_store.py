@@ -176,21 +176,6 @@ def test_routes_follow_every_stage(ledger: Ledger) -> None:
     assert ledger.route_table().generation == len(ledger.transitions()) == 6
 
 
-def test_the_ledger_says_who_was_stable_when(ledger: Ledger) -> None:
-    first = adopted(ledger)
-    second = add(ledger, "second")
-    report(ledger, second, ledger.release(first))
-    for move, kind in (
-        (moves.start(second.id), "start"), (moves.to_shadow, "shadow"), (moves.to_canary(1), "canary"),
-        (moves.promote, "promote"),
-    ):  # fmt: skip
-        ledger.move(SLOT, move, kind=kind, release=second.id, actor="t", reason="")  # type: ignore[arg-type]
-    adoption, *_, promotion = ledger.transitions(SLOT)
-    assert ledger.stable_at(SLOT, adoption.at - 1) is None
-    assert ledger.stable_at(SLOT, adoption.at) == ledger.stable_at(SLOT, promotion.at - 0.5) == first
-    assert ledger.stable_at(SLOT, promotion.at) == second.id
-
-
 def test_who_takes_a_slot_fences_out_the_one_before(ledger: Ledger, tmp_path: Path) -> None:
     first = adopted(ledger)
     second = add(ledger, "second")
