@@ -12,6 +12,8 @@ from infra.settings import Settings
 from infra.stack.commands import prefect_client_env
 
 T = TypeVar("T")
+PATIENCE_S = 20.0
+"""How long a server that takes the connection may take to answer: a busy one is not an absent one."""
 
 
 def api_url(settings: Settings) -> str | None:
@@ -21,8 +23,9 @@ def api_url(settings: Settings) -> str | None:
     base = endpoints(settings).prefect
     if base is None:
         return None
+    limits = httpx.Timeout(PATIENCE_S, connect=2.0)
     try:
-        healthy = httpx.get(f"{base}/api/health", timeout=2.0, trust_env=False).status_code == 200
+        healthy = httpx.get(f"{base}/api/health", timeout=limits, trust_env=False).status_code == 200
     except (httpx.HTTPError, httpx.InvalidURL):
         return None
     return f"{base}/api" if healthy else None

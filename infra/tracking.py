@@ -31,6 +31,8 @@ _LIMITS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+_PATIENCE_S = 20.0
+"""How long a server that takes the connection may take to answer: a busy one is not an absent one."""
 
 
 class TrackingError(UserError):
@@ -252,7 +254,7 @@ def _answers(uri: str) -> None:
     import httpx
 
     try:
-        httpx.get(f"{uri}/health", timeout=3.0, trust_env=False).raise_for_status()
+        httpx.get(f"{uri}/health", timeout=httpx.Timeout(_PATIENCE_S, connect=3.0), trust_env=False).raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise TrackingError(
             f"MLflow at {uri} does not answer ({type(error).__name__}); see 'headframe status', then run it again"
@@ -269,8 +271,8 @@ def follow(settings: Settings, slot: str, alias: str, release_id: str) -> None:
     _answers(uri)
     try:
         answer = httpx.get(
-            f"{uri}/api/2.0/mlflow/registered-models/alias", params={"name": slot, "alias": alias}, timeout=5.0,
-            trust_env=False,
+            f"{uri}/api/2.0/mlflow/registered-models/alias", params={"name": slot, "alias": alias},
+            timeout=_PATIENCE_S, trust_env=False,
         )  # fmt: skip
         tags = answer.json().get("model_version", {}).get("tags", []) if answer.status_code == 200 else []
     except (httpx.HTTPError, ValueError) as error:

@@ -22,6 +22,8 @@ from serving.errors import UserError
 _POLL = 0.1
 _PAUSE = 0.3
 """Seconds between two probes of one part: a busy server is not helped by being asked."""
+_ASKED = 3
+"""Bad answers in a row after which `up` takes a part that has a process to hang: a busy box may hold up one."""
 _DEATHS = 2
 """A part that died this often while coming up is given up by `up`."""
 
@@ -177,7 +179,14 @@ def _mend(settings: Settings, parts: tuple[Part, ...], supervisor: Supervisor, t
     infos, processes = supervisor.infos(), marked(plan.home)
 
     def ask(part: Part) -> str | None:
-        return suspended(processes.get(part.name, ())) or part.probe(plan)
+        own = processes.get(part.name, [])
+        answer = suspended(own) or part.probe(plan)
+        for _ in range(_ASKED - 1):
+            if answer is None or not own or suspended(own):
+                break
+            time.sleep(_PAUSE)
+            answer = part.probe(plan)
+        return answer
 
     with ThreadPoolExecutor(max_workers=len(parts), thread_name_prefix="probe") as pool:
         answers = list(pool.map(ask, parts))
