@@ -9,6 +9,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from infra import ports
+from tests.ports import share
+
 pytest_plugins = ["tests.servers"]
 
 hypothesis.settings.register_profile("headframe", deadline=None)  # no test fails for being slow
@@ -27,6 +30,14 @@ def _scratch_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_ports() -> Iterator[None]:
+    """Two stacks that two test processes start at once pick their ports from different ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ports, "_PICKED_FROM", share(*ports._PICKED_FROM))
+        yield
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import httpx
 import pytest
 
 from tests.faults.tools import connect, read_reply, refused
+from tests.ports import free_port
 from tests.serving.callers import Request, btauth, legacy
 from tests.serving.fake_triton import FakeTritonServer, doubled
-from tests.serving.processes import ROOT, Running, free_port, gateway, raw, status, until
+from tests.serving.processes import ROOT, Running, gateway, raw, status, until
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(NGINX is None, reason="nginx is not installed")]

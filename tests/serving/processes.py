@@ -20,6 +20,7 @@ import psutil
 
 from serving.config import GatewayConfig, MinerSpec, SubnetSpec, encode
 from serving.state import PriceBook, write_state
+from tests.ports import free_port
 from tests.serving.callers import MINER, Request
 from tests.serving.gateways import write_neurons, write_routes
 
@@ -32,12 +33,6 @@ from serving.server import run
 config = decode(sys.stdin.buffer.read())
 run(config, take_over(int(sys.argv[1]), config.port) if sys.argv[1:] else None)
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(true: Callable[[], Any], limit_s: float = 60.0) -> Any:

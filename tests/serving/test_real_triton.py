@@ -30,10 +30,11 @@ from serving.traffic.writer import read_records
 from serving.triton import unpack
 from serving.types import Asset, ReleaseId, SlotName, UnixSeconds
 from tests.faults.tools import refused
+from tests.ports import free_port
 from tests.servers import TritonServer, running
 from tests.serving.callers import ALICE, BOB, btauth, legacy
 from tests.serving.gateways import write_neurons
-from tests.serving.processes import Running, free_port, gateway, until
+from tests.serving.processes import Running, gateway, until
 from triton_models.synth_paths.release import export
 from triton_models.synth_paths.train import fit
 

@@ -26,8 +26,8 @@ from serving.triton import (
     unpack,
 )
 from serving.types import ReleaseId
+from tests.ports import free_port
 from tests.serving.fake_triton import FakeTritonServer, doubled
-from tests.serving.processes import free_port
 from tests.serving.rpc.peers import listening
 
 A = ReleaseId("tiny-a")

@@ -18,8 +18,8 @@ from serving.rpc import channel as channels
 from serving.subnets.base import Tensors
 from serving.triton import ReleaseFault, ServerDown, TooLate, Triton, TritonFault
 from serving.types import ReleaseId
+from tests.ports import free_port
 from tests.serving.fake_triton import FakeTritonServer, doubled
-from tests.serving.processes import free_port
 
 pytestmark = pytest.mark.slow
 A = ReleaseId("tiny-a")

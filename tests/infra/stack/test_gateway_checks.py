@@ -12,8 +12,8 @@ from infra.settings import Settings
 from infra.stack.checks import Check
 from infra.stack.gateway_checks import gateway_checks
 from tests.infra.time_server import reply, time_server
+from tests.ports import free_port
 from tests.servers import redis
-from tests.serving.processes import free_port
 
 
 def found(folder: Path, **told: Any) -> dict[str, Check]:

@@ -22,10 +22,11 @@ from serving.nonces import redis as nonces_redis
 from serving.nonces.redis import AWAY_S, LEAD_NS, LIMIT_S, RedisNonces, check_redis, evicts
 from serving.types import NonceNs
 from serving.wire.keys import PublicKey
+from tests.ports import free_port
 from tests.servers import redis
 from tests.serving.callers import ALICE, BOB, MINER, legacy
 from tests.serving.fake_triton import FakeTritonServer, doubled
-from tests.serving.processes import free_port, gateway, until
+from tests.serving.processes import gateway, until
 
 pytestmark = pytest.mark.slow
 S = 10**9

@@ -25,9 +25,9 @@ from serving.nonces.redis import RedisNonces
 from serving.nonces.store import NonceStore, ReplayStore, open_store, prepare_store
 from serving.types import NonceNs
 from serving.wire.keys import PublicKey
+from tests.ports import free_port
 from tests.servers import redis
 from tests.serving.callers import ALICE, BOB, CHARLIE, MINER
-from tests.serving.processes import free_port
 
 S = 10**9
 RETENTION_S = 300.0

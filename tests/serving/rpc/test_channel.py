@@ -20,7 +20,7 @@ from serving.rpc.channel import SEE_OUT, Channel
 from serving.rpc.connection import GONE_S
 from serving.rpc.cutting import Cutter
 from serving.rpc.stream import RpcFault
-from tests.serving.processes import free_port
+from tests.ports import free_port
 from tests.serving.rpc.peers import HEAD, Serve, listening, raw_response
 
 Scenario = Coroutine[Any, Any, None]
