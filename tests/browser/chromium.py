@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
@@ -28,17 +29,17 @@ class Browser:
         self._program = program
         self._folder = folder
 
-    def look(self, url: str, out: Path, width: int, height: int, *, wanted: str) -> str:
+    def look(self, url: str, out: Path, width: int, height: int, *, wanted: Collection[str]) -> str:
         """Take a PNG of the page in a window of that many pixels, and give the words of that very page.
 
-        Looks again, longer, while `wanted` is not among the words; the caller judges what the last look saw.
+        Looks again, longer, while any of `wanted` is not among the words; the caller judges what the last look saw.
         """
         out.parent.mkdir(parents=True, exist_ok=True)
         words = ""
         for budget in BUDGETS_MS:
             out.unlink(missing_ok=True)
             words = _words(self._page(url, out, width, height, budget))
-            if wanted in words:
+            if all(each in words for each in wanted):
                 break
         return words
 

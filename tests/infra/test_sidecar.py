@@ -74,7 +74,13 @@ def test_duties_that_fail_or_hang_stop_no_other(tmp_path: Path) -> None:
     thread.start()
     try:
         until(lambda: len(runs) >= 3)
-        until(lambda: (state := read_sidecar(settings.paths)) is not None and state.duties["fails"].failures >= 2)
+        until(
+            lambda: (
+                (state := read_sidecar(settings.paths)) is not None
+                and state.duties["fails"].failures >= 2
+                and state.duties["works"].runs >= 1
+            )
+        )
         state = read_sidecar(settings.paths)
         assert state is not None
         assert state.duties["fails"].error == "OSError: no disk"

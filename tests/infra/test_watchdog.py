@@ -28,7 +28,10 @@ class Server:
     """A real process in Triton's stead, and whether it says that it lives."""
 
     def __init__(self, code: str) -> None:
-        self.process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+        ready = [sys.executable, "-c", f"print('up', flush=True); {code}"]
+        self.process = subprocess.Popen(ready, stdout=subprocess.PIPE, start_new_session=True)
+        assert self.process.stdout is not None
+        self.process.stdout.readline()  # the CPU time of its start is spent
         self.answers = False
         self.now = 1000.0
         self.dog = Watchdog(lambda: self.answers, self.find, lambda: self.now)
@@ -58,7 +61,7 @@ def served(code: str) -> Iterator[Server]:
     yield server
     with contextlib.suppress(ProcessLookupError):  # its child lives on where it was ended alone
         os.killpg(server.process.pid, signal.SIGKILL)
-    server.process.wait()
+    server.process.communicate()
 
 
 def test_an_idle_server_that_stops_answering_is_ended_after_a_while(idle: Server) -> None:

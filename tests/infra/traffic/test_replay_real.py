@@ -18,7 +18,7 @@ from infra.objects import ObjectStore
 from infra.releases import Release, publish
 from infra.settings import Settings
 from infra.traffic.shipping import ship
-from serving.state import Canary, RouteTable, SlotRoute, write_state
+from serving.state import Canary, RouteTable, SlotRoute
 from serving.subnets.registry import specs
 from serving.traffic.segments import segments
 from serving.traffic.writer import read_records
@@ -26,6 +26,7 @@ from serving.types import SlotName
 from tests.infra.bundles import BROKEN, sealed
 from tests.servers import TritonServer
 from tests.serving.callers import ALICE, BOB, Request, btauth, legacy
+from tests.serving.gateways import replace
 from tests.serving.processes import Running, gateway, until
 from tests.serving.test_real_triton import prompt, write_files
 
@@ -100,7 +101,7 @@ def test_the_bytes_of_the_wire_come_back(
     with gateway(tmp_path, triton_server.triton.address, slots=[SLOT], subnets=subnets) as live:
         wire = in_company(live, triton_server, first)
         routed = SlotRoute(stable=second.id, canary=Canary(first.id, 0))
-        write_state(tmp_path / "routes.json", RouteTable(2, 0.0, {SlotName(SLOT): routed}))
+        replace(tmp_path / "routes.json", RouteTable(2, 0.0, {SlotName(SLOT): routed}))  # for every worker
         until(lambda: live.ask(btauth("/Simulation", prompt(SLOT, 1))) and _last(home).release == second.id)
         wire |= ask_all(live, range(900, 906))
     found = {json.loads(each.request)["num_simulations"]: each for each in read_records(home.paths.traffic)}

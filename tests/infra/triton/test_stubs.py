@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import time
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from infra.triton import Triton, requests_of, throwaway
 from infra.triton.stubs import Stubs
 from serving.types import ReleaseId
 from tests.infra.bundles import sealed
+from tests.serving.processes import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.triton]
 
@@ -29,9 +30,13 @@ def ours() -> list[psutil.Process]:
 
 
 def stubs_of(release: ReleaseId) -> list[psutil.Process]:
-    return [
-        p for p in ours() if p.status() != psutil.STATUS_ZOMBIE and any(f"/{release}/" in word for word in p.cmdline())
-    ]
+    found = []
+    for process in ours():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end while it is looked at
+            words = process.cmdline() if process.status() != psutil.STATUS_ZOMBIE else []
+            if any(f"/{release}/" in word for word in words):
+                found.append(process)
+    return found
 
 
 def test_a_killed_stub_is_missed_and_its_release_answers_again(server: tuple[Triton, Path]) -> None:
@@ -45,8 +50,7 @@ def test_a_killed_stub_is_missed_and_its_release_answers_again(server: tuple[Tri
     assert stubs.lost() == ()
     victim = stubs_of(release.id)[0]
     victim.kill()
-    while not stubs.lost():
-        time.sleep(0.01)
+    until(stubs.lost)
     assert stubs.lost() == (victim.pid,)
     assert stubs.tend(triton, [release.id]) == [release.id]
     assert stubs.lost() == ()
@@ -61,8 +65,7 @@ def test_all_stubs_dead_before_the_first_look(server: tuple[Triton, Path]) -> No
     triton.load(release.id)
     for stub in stubs_of(release.id):
         stub.kill()
-    while stubs_of(release.id):
-        time.sleep(0.01)
+    until(lambda: not stubs_of(release.id))
     stubs = Stubs(models, ours)
     assert stubs.tend(triton, [release.id]) == [release.id]
     assert "PATHS" in triton.infer(release.id, requests_of(release)[0])
@@ -75,8 +78,8 @@ def test_a_reload_by_others_is_no_loss(server: tuple[Triton, Path]) -> None:
     stubs = Stubs(models, ours)
     stubs.tend(triton, [release.id])
     triton.unload(release.id)
-    while not stubs.lost():
-        time.sleep(0.01)
+    until(lambda: not stubs_of(release.id))
+    assert stubs.lost()
     triton.load(release.id)
     before = {stub.pid for stub in stubs_of(release.id)}
     assert stubs.tend(triton, [release.id]) == []
