@@ -86,7 +86,10 @@ class StateFile(Generic[T]):
     def _read(self) -> None:
         try:
             self._take(self.path)
-        except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+        except ValueError as error:  # msgspec's errors are ValueErrors
+            self._fault(f"cannot be read ({type(error).__name__})")
+        except OSError as error:  # such as a shortage of open files, which passes: the next look tries again
+            self._stamp = None
             self._fault(f"cannot be read ({type(error).__name__})")
         else:
             self.problem = None

@@ -6,6 +6,7 @@ Serving waits for nothing outside its box, so whatever it needs from outside lie
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -108,6 +109,8 @@ class Pause(msgspec.Struct, frozen=True):
 
 def read_pause(path: Path) -> Pause | None:
     """The pause in force, if any; a file that cannot be read is one too, for only a pause puts it there."""
+    if not os.path.exists(path):  # without opening it: a process that is short of files is not paused
+        return None
     try:
         return msgspec.json.decode(path.read_bytes(), type=Pause)
     except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,26 @@ def test_between_two_looks_the_file_is_left_alone(tmp_path: Path, monkeypatch: p
     assert generation(file) == 1
     now = 100.5
     assert generation(file) == 2
+
+
+def test_a_file_that_could_not_be_read_for_a_moment_is_read_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "routes.json"
+    file = StateFile(path, RouteTable)
+    write_state(path, RouteTable(1, 0.0, {}))
+    assert generation(file) == 1
+    write_state(path, RouteTable(2, 0.0, {}))
+
+    def short_of_files(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as now:
+        now.setattr(Path, "read_bytes", short_of_files)
+        assert generation(file) == 1
+        assert file.problem == "routes.json cannot be read (OSError)"
+    assert generation(file) == 2
+    assert file.problem is None
 
 
 def test_a_file_that_vanishes_or_is_garbled_leaves_the_last_good_copy_in_force(tmp_path: Path) -> None:

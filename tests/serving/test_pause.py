@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Iterator
@@ -42,6 +43,18 @@ def test_only_a_pause_puts_the_file_there(tmp_path: Path) -> None:
     assert read_pause(path) == Pause("new disk", 17.0)
     path.write_bytes(b"{")
     assert read_pause(path) == Pause("pause.json cannot be read", 0.0)
+
+
+def test_a_shortage_of_open_files_is_no_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_bytes", short_of_files)
+    assert read_pause(tmp_path / "pause.json") is None
+    (tmp_path / "pause.json").touch()
+    assert read_pause(tmp_path / "pause.json") == Pause("pause.json cannot be read", 0.0)
+
+
+def short_of_files(path: Path) -> bytes:
+    """The kernel looks for a free number before it looks for the file."""
+    raise OSError(errno.EMFILE, "Too many open files")
 
 
 @pytest.mark.slow
