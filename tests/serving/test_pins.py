@@ -18,6 +18,7 @@ from serving.nonces.store import open_store, prepare_store
 from serving.pins import Pins
 from serving.state import Canary, RouteTable, SlotRoute
 from serving.subnets.base import Tensors
+from serving.subnets.itsai.rules import ROUND_S
 from serving.subnets.registry import FACTORIES
 from serving.traffic.writer import read_records
 from serving.types import Hotkey, ReleaseId, Seconds, SlotName
@@ -106,6 +107,19 @@ async def test_a_flip_reaches_a_caller_in_a_round_when_it_is_over_and_others_at_
     assert pinned.box.answerer.pins.held(time.time()) == {A, B}
     pinned.box.wall.at = later = time.time_ns() + 61 * 10**9
     assert await pinned.ask(nonce=later) == ("stable", "tiny-b")
+
+
+@pytest.mark.parametrize("early_s", [0, 1, 600])
+async def test_no_round_of_its_ai_straddles_the_end_of_the_one_before(pinned: Pinned, early_s: int) -> None:
+    pinned.route.pin_s = ROUND_S
+    began = time.time_ns()
+    assert (await pinned.ask(nonce=began))[1] == "tiny-a"
+    write_routes(pinned.home, stable="tiny-b")
+    found = []
+    for after_s in (5399 - early_s, 5401 - early_s):  # a miner's turn may come early in a validator's next round
+        pinned.box.wall.at = at = began + after_s * 10**9
+        found.append((await pinned.ask(nonce=at))[1])
+    assert found == ["tiny-b", "tiny-b"]
 
 
 async def test_a_round_that_began_with_a_canary_goes_on_with_it(pinned: Pinned) -> None:

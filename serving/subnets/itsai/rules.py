@@ -12,8 +12,9 @@ MAX_TIMEOUT = Seconds(20.0)
 """A validator waits so long for each of its two or three calls of a round."""
 RETRY_STATUS = 422
 """The one status on which a validator asks again, three times in all; any other is this miner's last word."""
-ROUND_S = Seconds(90 * 60.0)
-"""A validator begins at most one round in this time, so two of its calls that far apart belong to different ones."""
+ROUND_S = Seconds(45 * 60.0)
+"""Longer than a round, whose two or three calls to a miner come within minutes, and shorter than the 90 minutes that a
+validator lets pass between two rounds: so none of its rounds can begin before this time is over and end behind it."""
 MAX_BODY = 4 * 1024 * 1024
 """Bytes: 120 texts of at most 350 words are about 150 kB, six times as much when every letter is an escape."""
 MAX_TEXTS = 1_024
