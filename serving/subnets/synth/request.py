@@ -100,7 +100,7 @@ def _start(text: str, now: UnixSeconds) -> int:
         raise _bad("bad_start_time", "simulation_input.start_time is not an ISO 8601 time")
     try:
         moment = datetime.fromisoformat(text)
-        start = moment.timestamp()
+        start = moment.astimezone(UTC).timestamp()  # which has no year 10000 either
     except (ValueError, OverflowError):
         raise _bad("bad_start_time", "simulation_input.start_time is not an ISO 8601 time") from None
     if moment.tzinfo is None:

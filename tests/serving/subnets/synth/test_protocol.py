@@ -79,6 +79,7 @@ def test_every_captured_request_is_understood() -> None:
         ({"start_time": "2026-11-22T18:07:30+00:00"}, "bad_start_time"),
         ({"start_time": "2026-11-22T18:07:00.000001+00:00"}, "bad_start_time"),
         ({"start_time": "tomorrow"}, "bad_start_time"),
+        ({"start_time": "9999-12-31T23:59:00-23:59"}, "bad_start_time"),  # it would be in the year 10000
         ({"start_time": ""}, "bad_start_time"),
         ({"start_time": "2026" * 1000}, "bad_start_time"),
         ({"start_time": "\ud800"}, "bad_start_time"),
