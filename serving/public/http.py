@@ -109,7 +109,7 @@ class Protocol(Line):
             scope=scope,  # type: ignore[arg-type]
             transport=self.transport, flow=self.flow, logger=self.logger, access_logger=self.access_logger,
             access_log=False, default_headers=self.server_state.default_headers, message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
+            expect_100_continue=self.expect_100_continue and version != "1.0",  # which knows no leave to send
             keep_alive=version != "1.0" and self.parser.should_keep_alive(), on_response=self.on_response_complete,
         )  # fmt: skip
         scope["headframe.arrived"] = cycle.arrived

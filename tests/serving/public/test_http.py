@@ -212,6 +212,12 @@ async def test_leave_to_send_a_body_is_given_to_the_welcome_alone(patient: Front
     assert (status(reply), reply.count(b"HTTP/1.1")) == (403, 1)
 
 
+async def test_http_1_0_knows_no_leave_to_send_and_is_given_none(front: Front) -> None:
+    head, data = line(b"POST /Plain HTTP/1.0").split(b"\r\n\r\n", 1)
+    reply = await front.say(head + b"\r\nExpect: 100-continue\r\n\r\n", data)
+    assert (status(reply), reply.count(b"HTTP/1.1")) == (200, 1)
+
+
 async def test_requests_on_one_connection_are_answered_up_to_a_bound_and_then_it_is_closed(front: Front) -> None:
     many = [raw(legacy("Plain", {"x": [number]})) for number in range(http.MAX_PIPELINED + 10)]
     reply = await front.say(b"".join(many))
