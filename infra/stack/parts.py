@@ -58,7 +58,7 @@ class Part:
     probe: Callable[[Plan], str | None]
     needs: tuple[str, ...] = ()
     """Parts that must be ready before this one starts."""
-    start_limit: float = 90.0
+    start_limit: float = 180.0
     """Seconds from start to ready, on a busy box."""
     start_secs: int = 2
     """A part that dies sooner is started again after a growing pause instead of at once."""

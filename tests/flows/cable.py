@@ -6,6 +6,8 @@ import contextlib
 import socket
 import threading
 
+from tests.ports import free_port
+
 
 class Cable:
     """Forwards TCP from a port of its own to `port` on this machine while it is plugged in."""
@@ -14,7 +16,7 @@ class Cable:
         self._target = port
         self._listener: socket.socket | None = None
         self._open: list[socket.socket] = []
-        self.port = 0
+        self.port = free_port()  # which stays free while the cable is pulled
         self.plug()
 
     def plug(self) -> None:
@@ -23,7 +25,6 @@ class Cable:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
         listener.listen(64)
-        self.port = int(listener.getsockname()[1])
         self._listener = listener
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
