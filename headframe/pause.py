@@ -14,7 +14,7 @@ from headframe.output import EXIT_BAD, console, print_json
 from infra.settings import Settings, load_settings
 from serving.errors import UserError
 
-WAIT_S = 5.0
+WAIT_S = 15.0
 """How long workers may take to say that they saw it; they look ten times a second."""
 
 

@@ -8,13 +8,12 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 import pytest
 
 from infra.objects import ObjectStore
@@ -25,7 +24,7 @@ from infra.triton import Triton, throwaway
 
 
 @contextmanager
-def running(command: Command, log: Path, ready: Callable[[], bool], limit_s: float = 60.0) -> Iterator[int]:
+def running(command: Command, log: Path, ready: Callable[[], bool], limit_s: float = 120.0) -> Iterator[int]:
     """Start a server, wait until `ready` says so, yield its pid, and stop its whole process group."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
@@ -87,11 +86,9 @@ def objects(s3_server: str) -> Iterator[ObjectStore]:
 
 def answers(url: str) -> bool:
     """Whether a page is there."""
-    try:
-        with urllib.request.urlopen(url, timeout=2.0) as page:
-            return bool(page.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+    with suppress(httpx.HTTPError):
+        return httpx.get(url, timeout=10.0, trust_env=False).status_code == 200
+    return False
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +97,7 @@ def mlflow_url(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder = tmp_path_factory.mktemp("mlflow")
     port = choose_ports(Settings(home=folder))["mlflow"]
     url = f"http://127.0.0.1:{port}"
-    with running(mlflow_server(folder, port, S3(), s3_server), folder / "log", lambda: answers(f"{url}/health"), 120):
+    with running(mlflow_server(folder, port, S3(), s3_server), folder / "log", lambda: answers(f"{url}/health"), 240):
         yield url
 
 
@@ -110,7 +107,7 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("prefect")
     port = choose_ports(Settings(home=folder))["prefect"]
     url = f"http://127.0.0.1:{port}"
-    with running(prefect_server(folder, port), folder / "log", lambda: answers(f"{url}/api/health"), 120):
+    with running(prefect_server(folder, port), folder / "log", lambda: answers(f"{url}/api/health"), 240):
         yield url
 
 

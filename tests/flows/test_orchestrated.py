@@ -216,7 +216,7 @@ def serving(prefect_url: str, tmp_path: Path) -> Iterator[Path]:
             return bool(found) and found[0]["status"] == "READY"
         return False
 
-    with running(command, tmp_path / "log", ready, 90):
+    with running(command, tmp_path / "log", ready, 240):
         yield tmp_path
 
 

@@ -57,10 +57,20 @@ def running(home: Path, *names: str) -> dict[str, Any]:
 
     def run() -> dict[str, Any] | None:
         document = status(home)
-        return document if all(document["components"][name]["state"] == "running" for name in names or ALL) else None
+        whole = all(document["components"][name]["state"] == "running" for name in names or ALL)
+        return document if whole and (names or workers_take_connections(document) == 2) else None
 
     found: dict[str, Any] = until(run)
     return found
+
+
+def workers_take_connections(document: dict[str, Any]) -> int:
+    """How many do: the gateway runs as soon as one of them does."""
+    try:
+        facts = page(document["gateway"]["private_url"] + "/workers").json()
+    except httpx.HTTPError:
+        return 0
+    return len([ack for ack in facts["said"] if ack["pid"] in facts["pids"] and not ack["leaving"]])
 
 
 def gone(*pids: int) -> bool:
@@ -132,6 +142,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_every_part_runs_and_answers_where_status_says(home: Path) -> None:
+    running(home)
     done = until(lambda: (found := headframe(home, "status", "--json")).returncode == 0 and found)
     document = json.loads(done.stdout)
     assert {name: part["state"] for name, part in document["components"].items()} == dict.fromkeys(ALL, "running")
