@@ -15,11 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.state import PriceBook, write_state
 from serving.traffic.writer import read_records
-from tests.faults.tools import Traffic, double, metric
+from tests.faults.tools import Traffic, double
 from tests.serving.callers import btauth, legacy
 from tests.serving.fake_triton import FakeTritonServer, broken, doubled
 from tests.serving.gateways import write_routes
-from tests.serving.processes import gateway, until
+from tests.serving.processes import gateway, stop_still, until
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +85,9 @@ def test_fault_25_one_signed_request_runs_once_over_workers_kills_and_restarts(
         with ThreadPoolExecutor(8) as pool:  # a connection each, so that both workers get some
             statuses = list(pool.map(lambda copy: running.ask(copy).status_code, [request] * 8))
         assert sorted(statuses) == [200] + [401] * 7
-        for victim in [running.process.pid, *running.pids()]:
+        workers = running.pids()
+        stop_still(running.process.pid)  # so that it starts no others meanwhile
+        for victim in [*workers, running.process.pid]:
             os.kill(victim, signal.SIGKILL)
         running.process.wait()
     with gateway(tmp_path, triton.address) as again:
@@ -103,14 +105,14 @@ def test_fault_sigterm_under_load_answers_what_was_admitted_and_leaves_nothing_b
         traffic = Traffic(running, callers=8, timeout="20")
         traffic.more()
         triton.hold.clear()
-        until(lambda: metric(running, "headframe_in_flight") == 8)
-        admitted = len(traffic.statuses)
+        until(lambda: triton.held == 8)
+        before = [len(each) for each in traffic.by_caller]
         running.process.send_signal(signal.SIGTERM)
         until(lambda: running.get("/readyz").json()["draining"])
         triton.hold.set()
         assert running.process.wait(timeout=60) == 0
         statuses = traffic.stop()
-        assert set(statuses[: admitted + 8]) == {200}
+        assert [set(each[: had + 1]) for each, had in zip(traffic.by_caller, before, strict=True)] == [{200}] * 8
         answered = statuses.count(200)
         assert [record.code for record in read_records(tmp_path / "traffic")].count("ok") == answered
         assert not [worker for worker in workers if worker.is_running()]
@@ -151,7 +153,8 @@ def test_fault_2_a_triton_that_hangs_is_answered_503_before_the_deadline(
         reply = running.ask(double(timeout="5.0"))
         assert reply.status_code == 503
         assert int(reply.headers["retry-after"]) >= 1
-        assert float(reply.headers["bt_header_axon_process_time"]) < 5.0
+        (asked,) = triton.asked
+        assert asked.parameters["timeout"].int64_param <= 4_500_000  # microseconds: it was waited for no longer
         triton.hold.set()
         assert running.ask(legacy("Plain", {"x": [1]})).status_code == 200
 
@@ -167,7 +170,7 @@ def test_fault_route_flip_reaches_every_worker_at_once_and_drops_nothing(
             flipped = time.time()
             traffic.more(50)
         assert set(traffic.stop()) == {200}
-        late = [record.release for record in read_records(tmp_path / "traffic") if record.at > flipped + 0.01]
+        late = [record.release for record in read_records(tmp_path / "traffic") if record.at > flipped]
         assert set(late) == {"tiny-b"}
 
 

@@ -52,7 +52,7 @@ def test_row_12_the_place_of_whoever_leaves_a_model_that_hangs_is_free_when_its_
     with gateway(tmp_path, triton.address, workers=1, in_flight=1) as running:
         triton.hold.clear()
         with connect(running.config.port) as caller:
-            caller.sendall(raw(double(timeout="2")))
+            caller.sendall(raw(double(timeout="5")))
             until(lambda: triton.asked)
         until(lambda: metric(running, "headframe_requests_total", outcome="hung_up") == 1)
         until(lambda: metric(running, "headframe_in_flight") == 0)

@@ -17,7 +17,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serving.callers import ALICE, BOB, CHARLIE, Request, btauth, legacy
-from tests.serving.processes import ROOT, Running, until
+from tests.serving.processes import ROOT, Running, stop_still, until
 
 S = 10**9
 
@@ -36,6 +36,8 @@ class Traffic:
     def __init__(self, running: Running, callers: int = 4, *, timeout: str = "12.0") -> None:
         self.statuses: list[int] = []
         """Statuses of the replies; 0 for a connection that broke."""
+        self.by_caller: list[list[int]] = [[] for _ in range(callers)]
+        """The same of each caller alone."""
         self._running = running
         self._timeout = timeout
         self._stop = threading.Event()
@@ -62,9 +64,13 @@ class Traffic:
                 found = 0
                 client.close()
                 client = httpx.Client(trust_env=False)
-            with self._lock:
-                self.statuses.append(found)
+            self._note(number, found)
         client.close()
+
+    def _note(self, number: int, found: int) -> None:
+        with self._lock:
+            self.statuses.append(found)
+            self.by_caller[number].append(found)
 
     def more(self, count: int = 100) -> None:
         """Wait until this many further replies have come."""
@@ -97,8 +103,11 @@ class TritonProcess:
         self.port = int(self._process.stdout.readline())
 
     def send(self, number: signal.Signals) -> None:
-        """A signal to the process."""
-        os.kill(self._process.pid, number)
+        """A signal to the process; after SIGSTOP it stands when this returns."""
+        if number == signal.SIGSTOP:
+            stop_still(self._process.pid)
+        else:
+            os.kill(self._process.pid, number)
 
     def kill(self) -> None:
         """SIGKILL; returns when it is gone."""

@@ -72,6 +72,9 @@ class FakeTritonServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         self.hold = threading.Event()
         """Calls wait for it; set by default."""
         self.hold.set()
+        self.held = 0
+        """How many calls wait for it now."""
+        self._lock = threading.Lock()
         self.port = port
         self.start()
 
@@ -88,6 +91,15 @@ class FakeTritonServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
     def stop(self) -> None:
         self._server.stop(grace=None).wait()
 
+    def _wait(self) -> None:
+        if self.hold.is_set():
+            return
+        with self._lock:
+            self.held += 1
+        self.hold.wait(60)
+        with self._lock:
+            self.held -= 1
+
     def ServerLive(self, request: Any, context: Any) -> Any:
         self.questions += 1
         return service_pb2.ServerLiveResponse(live=self.live)
@@ -97,7 +109,7 @@ class FakeTritonServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
 
     def ModelInfer(self, request: Any, context: Any) -> Any:
         self.asked.append(request)
-        self.hold.wait(30)
+        self._wait()
         model = self.models.get(request.model_name)
         if model is None:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.model_name}' is not found")
@@ -117,7 +129,7 @@ class FakeTritonServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
                 for outputs in self.models[name](_tensors(request)):
                     yield service_pb2.ModelStreamInferResponse(infer_response=_response(name, {**released, **outputs}))
                     released = {}
-                    self.hold.wait(30)
+                    self._wait()
             except ValueError as error:
                 yield service_pb2.ModelStreamInferResponse(error_message=str(error))
             last = service_pb2.ModelInferResponse(model_name=name)

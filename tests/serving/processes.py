@@ -47,6 +47,16 @@ def until(true: Callable[[], Any], limit_s: float = 60.0) -> Any:
     raise AssertionError(f"still not {true} after {limit_s} s")
 
 
+def stop_still(pid: int) -> None:
+    """SIGSTOP; returns once every thread stands, since the kernel stops them one by one."""
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: all(_stands(task) for task in Path(f"/proc/{pid}/task").iterdir()))
+
+
+def _stands(task: Path) -> bool:
+    return (task / "stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
+
+
 def config_of(home: Path, triton: str, **options: Any) -> GatewayConfig:
     """A gateway for the tiny subnet below `home`, on free ports; options of a MinerSpec are those of its one miner."""
     miner = MinerSpec(
@@ -103,10 +113,10 @@ class Running:
         return {line["pid"] for line in lines if line["event"] == "worker ready"}
 
     def pids(self) -> list[int]:
-        return list(httpx.get(f"{self.private}/workers", trust_env=False).json()["pids"])
+        return list(self.get("/workers").json()["pids"])
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"{self.private}{path}", trust_env=False)
+        return httpx.get(f"{self.private}{path}", trust_env=False, timeout=60)
 
     def ask(self, request: Request, client: httpx.Client | None = None) -> httpx.Response:
         """Send a signed request; over a connection of its own unless a client is given."""

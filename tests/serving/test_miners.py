@@ -19,7 +19,7 @@ from serving.miners import Miner, Miners, Ping, check_miners, routes_of
 from serving.state import Neuron, NeuronTable, RouteTable, SlotRoute, write_state
 from serving.subnets.base import Task
 from serving.traffic.writer import read_records
-from serving.types import Hotkey, NetUid, ReleaseId, SlotName, UnixSeconds
+from serving.types import Hotkey, NetUid, ReleaseId, Seconds, SlotName, UnixSeconds
 from serving.wire.keys import public_key
 from tests.serving.callers import ALICE, BOB, CHARLIE, MINER, STRANGER, Request, btauth, legacy
 from tests.serving.fake_triton import FakeTriton, FakeTritonServer, doubled
@@ -35,6 +35,12 @@ class Elsewhere(Double):
 
     def parse(self, body: dict[str, Any], now: UnixSeconds) -> Task:
         return super().parse(body, now)._replace(slot=SlotName("elsewhere"))
+
+
+class Hurried(Plain):
+    """One that takes less time than a ping may."""
+
+    max_timeout = Seconds(2.0)
 
 
 class Alone(Plain):
@@ -156,7 +162,7 @@ def test_one_miner_alone_is_always_meant(tmp_path: Path) -> None:
 
 
 def test_nonces_are_kept_for_two_windows_of_the_widest_route_of_any_miner(tmp_path: Path) -> None:
-    one = miner(tmp_path, MINER, netuid=1, routes=[Plain()])
+    one = miner(tmp_path, MINER, netuid=1, routes=[Hurried()])
     two = miner(tmp_path, SECOND, netuid=2, routes=[Double()])
     assert Miners([one, two]).retention_s() == 2 * (20.0 + 4.0 + 4.0)
     assert Miners([one]).retention_s() == 2 * (12.0 + 4.0 + 4.0)  # the ping's

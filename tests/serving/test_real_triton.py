@@ -34,7 +34,7 @@ from tests.ports import free_port
 from tests.servers import TritonServer, running
 from tests.serving.callers import ALICE, BOB, btauth, legacy
 from tests.serving.gateways import write_neurons
-from tests.serving.processes import Running, gateway, until
+from tests.serving.processes import Running, gateway, stop_still, until
 from triton_models.synth_paths.release import export
 from triton_models.synth_paths.train import fit
 
@@ -114,7 +114,7 @@ def test_both_prompts_are_answered_validly_in_both_dialects(live: Running, slot:
     paths = np.array(answers[0][2:])
     assert paths.shape == (1000, length // increment + 1)
     np.testing.assert_allclose(paths[:, 0], 65_432.1, rtol=1e-6)
-    assert live.get("/readyz").json()["slots"][slot]["ready"]
+    until(lambda: live.get("/readyz").json()["slots"][slot]["ready"])  # Triton has a second to say so
 
 
 def test_the_record_is_enough_to_answer_again_byte_for_byte(
@@ -216,7 +216,7 @@ def test_newcomers_to_a_stopped_triton_are_refused_in_seconds_and_who_waits_is_a
         busy = [pool.submit(ask) for _ in range(40)]  # a Triton with all it can do still says that it lives
         assert [each.result() for each in busy] == [200] * 40
         try:
-            os.kill(pid, signal.SIGSTOP)
+            stop_still(pid)
             waits = pool.submit(ask)
             until(lambda: ask("0.5") == 503 and refused(live, "breaker_open"))
             assert not waits.done()

@@ -20,6 +20,7 @@ from serving.triton import ReleaseFault, ServerDown, TooLate, Triton, TritonFaul
 from serving.types import ReleaseId
 from tests.ports import free_port
 from tests.serving.fake_triton import FakeTritonServer, doubled
+from tests.serving.processes import stop_still
 
 pytestmark = pytest.mark.slow
 A = ReleaseId("tiny-a")
@@ -31,6 +32,12 @@ FakeTritonServer(port=int(sys.argv[1]), tiny_a=doubled)
 print("ready", flush=True)
 signal.pause()
 """
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is there may take a connection as late as this machine lets it."""
+    monkeypatch.setattr(channels, "CONNECT_S", 60.0)
 
 
 @contextmanager
@@ -82,7 +89,7 @@ async def test_calls_in_flight_at_a_kill_end_at_once() -> None:
     triton = Triton(f"127.0.0.1:{port}")
     with server(port) as process:
         await found_again(triton)
-        os.kill(process.pid, signal.SIGSTOP)
+        stop_still(process.pid)
         calls = [asyncio.ensure_future(ask(triton)) for _ in range(20)]
         await asyncio.sleep(0)
         process.kill()
@@ -96,15 +103,15 @@ async def test_a_stopped_server_is_too_late_then_goes_on_where_it_was(monkeypatc
     triton = Triton(f"localhost:{port}")
     with server(port) as process:
         await found_again(triton)
-        os.kill(process.pid, signal.SIGSTOP)
+        stop_still(process.pid)
         for _ in range(3):
             with pytest.raises(TooLate):
                 await ask(triton, 0.05)
-        monkeypatch.setattr(channels, "CONNECT_S", 0.1)
         newcomer = Triton(f"localhost:{port}")
-        with pytest.raises(ServerDown):  # the kernel takes the connection, nobody says any settings
-            await ask(newcomer)
-        monkeypatch.undo()
+        with monkeypatch.context() as hurried:
+            hurried.setattr(channels, "CONNECT_S", 0.1)
+            with pytest.raises(ServerDown):  # the kernel takes the connection, nobody says any settings
+                await ask(newcomer)
         os.kill(process.pid, signal.SIGCONT)
         assert await ask(triton) == [2.0, 5.0]
         await found_again(newcomer)

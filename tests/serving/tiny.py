@@ -67,13 +67,12 @@ class Double:
 
 
 class Plain(Double):
-    """The same, with nothing under the body hash and small limits."""
+    """The same, with nothing under the body hash and short bodies."""
 
     synapse = "Plain"
     hash_fields: Sequence[str] = ()
     model_order: Sequence[str] = ()
     max_body = 1024
-    max_timeout = Seconds(2.0)
 
     def hashed_values(self, body: dict[str, Any]) -> list[Any]:
         return []
