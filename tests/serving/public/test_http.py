@@ -23,19 +23,21 @@ from tests.serving.fronts import Front, Holding, opened, until
 from tests.serving.processes import raw, status
 from tests.serving.tiny import Plain, Tiny
 
-
-@pytest.fixture
-async def front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Front]:
-    monkeypatch.setattr("serving.public.line.HEAD_DEADLINE_S", 0.3)
-    async with opened(tmp_path, FakeTriton(tiny_a=doubled), body_deadline_s=0.3) as made:
-        yield made
+HEAD_DEADLINE = "serving.public.line.HEAD_DEADLINE_S"
 
 
 @pytest.fixture
-async def patient(tmp_path: Path) -> AsyncIterator[Front]:
-    """A front with its own deadlines, for callers whose pieces must all come in time."""
+async def front(tmp_path: Path) -> AsyncIterator[Front]:
     async with opened(tmp_path, FakeTriton(tiny_a=doubled)) as made:
         yield made
+
+
+@pytest.fixture
+def hurried(front: Front, monkeypatch: pytest.MonkeyPatch) -> Front:
+    """The same for callers that are to be too slow, and for nobody else."""
+    monkeypatch.setattr(HEAD_DEADLINE, 0.3)
+    front.box.gateway.body_deadline_s = 0.3
+    return front
 
 
 def closing(request: Request) -> bytes:
@@ -46,37 +48,49 @@ def good() -> bytes:
     return closing(legacy("Plain", {"x": [1]}))
 
 
-async def test_a_silent_connection_is_closed(front: Front) -> None:
-    assert await front.say() == b""
+async def test_a_silent_connection_is_closed(hurried: Front) -> None:
+    assert await hurried.say() == b""
 
 
 @pytest.mark.parametrize(
     "pieces", [[b"POST /Pl"], [b"POST /Plain HTTP/1.1\r\n", b"a: b\r\n", b"c: d\r\n"], [b"\r\n\r\n"]]
 )
-async def test_a_slow_head_is_closed(front: Front, pieces: list[bytes]) -> None:
-    assert await front.say(*pieces) == b""
+async def test_a_slow_head_is_closed(hurried: Front, pieces: list[bytes]) -> None:
+    assert await hurried.say(*pieces) == b""
 
 
-async def test_a_slow_second_head_on_a_kept_connection_is_closed(front: Front) -> None:
-    reply = await front.say(raw(legacy("Plain", {"x": [1]})), b"POST /Plain HT")
-    assert status(reply) == 200
+async def test_a_slow_second_head_on_a_kept_connection_is_closed(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = await front.connect()
+    writer.write(plain())
+    assert status(await reader.readuntil(b"}")) == 200
+    monkeypatch.setattr(HEAD_DEADLINE, 0.3)
+    writer.write(b"POST /Plain HT")
+    assert await reader.read() == b""
+    writer.close()
 
 
 async def test_a_slow_body_is_408(front: Front) -> None:
+    front.box.gateway.body_deadline_s = 0.3
     whole = raw(legacy("Plain", {"x": [1]}))
     assert status(await front.say(whole[:-5], whole[-5:-4])) == 408
 
 
-async def test_a_head_and_body_in_many_pieces_are_answered(patient: Front) -> None:
+async def test_a_head_and_body_in_many_pieces_are_answered(front: Front) -> None:
     whole = good()
     size = len(whole) // 12 + 1
-    reply = await patient.say(*[whole[at : at + size] for at in range(0, len(whole), size)])
+    reply = await front.say(*[whole[at : at + size] for at in range(0, len(whole), size)])
     assert status(reply) == 200
 
 
-async def test_slow_senders_do_not_disturb_others(front: Front) -> None:
-    slow = [asyncio.create_task(front.say(b"POST /Plain HTTP/1.1\r\n")) for _ in range(50)]
-    assert status(await front.say(good())) == 200
+async def test_slow_senders_do_not_disturb_others(hurried: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    def came() -> float:
+        cut = hurried.box.count("headframe_connections_cut_total", why="slow_head")
+        return cut + hurried.box.gateway.door.connections.count
+
+    slow = [asyncio.create_task(hurried.say(b"POST /Plain HTTP/1.1\r\n")) for _ in range(50)]
+    await until(lambda: came() >= 50)
+    monkeypatch.undo()  # whoever comes now has time
+    assert status(await hurried.say(good())) == 200
     assert await asyncio.gather(*slow) == [b""] * 50
 
 
@@ -87,13 +101,13 @@ async def test_pipelined_requests_are_answered_in_order(front: Front) -> None:
     assert reply.index(b"2.0") < reply.index(b"4.0")
 
 
-async def test_a_caller_who_hangs_up_in_the_body_is_counted_and_costs_nothing(patient: Front) -> None:
-    _, writer = await patient.connect()
+async def test_a_caller_who_hangs_up_in_the_body_is_counted_and_costs_nothing(front: Front) -> None:
+    _, writer = await front.connect()
     writer.write(raw(legacy("Plain", {"x": [1]}))[:-5])
     await until(lambda: any("run_asgi" in repr(task) for task in asyncio.all_tasks()))  # its head was read
     writer.transport.abort()
-    await until(lambda: patient.box.count("headframe_requests_total", outcome="hung_up") == 1)
-    assert status(await patient.say(good())) == 200
+    await until(lambda: front.box.count("headframe_requests_total", outcome="hung_up") == 1)
+    assert status(await front.say(good())) == 200
 
 
 async def test_what_is_not_http_is_refused_and_counted(front: Front) -> None:
@@ -199,8 +213,8 @@ async def test_http_1_0_is_answered_and_closed(front: Front) -> None:
     assert b"connection: close" in reply
 
 
-async def test_leave_to_send_a_body_is_given_to_the_welcome_alone(patient: Front) -> None:
-    reader, writer = await patient.connect()
+async def test_leave_to_send_a_body_is_given_to_the_welcome_alone(front: Front) -> None:
+    reader, writer = await front.connect()
     head, data = closing(legacy("Plain", {"x": [1]})).split(b"\r\n\r\n", 1)
     writer.write(head + b"\r\nExpect: 100-continue\r\n\r\n")
     assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -208,7 +222,7 @@ async def test_leave_to_send_a_body_is_given_to_the_welcome_alone(patient: Front
     assert status(await reader.read()) == 200
     writer.close()
     stranger = raw(legacy("Plain", {"x": [1]}, sender=STRANGER)).split(b"\r\n\r\n", 1)[0]
-    reply = await patient.say(stranger + b"\r\nExpect: 100-continue\r\n\r\n")
+    reply = await front.say(stranger + b"\r\nExpect: 100-continue\r\n\r\n")
     assert (status(reply), reply.count(b"HTTP/1.1")) == (403, 1)
 
 
@@ -241,7 +255,7 @@ async def test_nothing_of_what_is_refused_here_is_logged(front: Front, caplog: p
 
 
 def with_door(**options: object) -> Door:
-    return Door(junk=JunkBudgets(per_s=0.01, burst=3), **options)  # type: ignore[arg-type]
+    return Door(junk=JunkBudgets(per_s=0.01, burst=3, clock=lambda: 1000.0), **options)  # type: ignore[arg-type]
 
 
 async def test_an_address_that_sent_too_much_junk_is_told_so_and_validators_behind_it_are_served(
