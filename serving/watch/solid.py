@@ -1,6 +1,7 @@
-"""Metrics files that a full disk cannot pull from under a worker.
+"""Metrics files that a full disk cannot pull from under a worker, and that nobody sees before they are whole.
 
-prometheus_client maps sparse files, and writing to a hole of one kills the process (SIGBUS) when the disk is full.
+prometheus_client maps sparse files, and writing to a hole of one kills the process (SIGBUS) when the disk is full; its
+reader fails at a file that is still empty.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ class SolidDict(MmapedDict):
 
 
 def _with_room(filename: str) -> str:
-    """The same name once the file is whole, else that of a file in memory."""
+    """The same name once the file is there and whole, else that of a file in memory."""
+    path, making = Path(filename), Path(f"{filename}.making")
     try:
-        with open(filename, "ab") as file:
-            os.posix_fallocate(file.fileno(), 0, ROOM)
+        if not path.exists():
+            with making.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, ROOM)
+            making.rename(path)
     except OSError:
         with suppress(OSError):
-            Path(filename).unlink()
-        return f"/proc/self/fd/{os.memfd_create(Path(filename).name)}"
+            making.unlink()
+        return f"/proc/self/fd/{os.memfd_create(path.name)}"
     return filename
 
 

@@ -142,15 +142,15 @@ async def test_what_takes_longer_than_its_deadline_is_refused_though_there_is_ro
 
 
 async def test_who_cannot_be_answered_behind_those_before_it_is_refused_at_once() -> None:
-    rooms = Rooms(Admission(in_flight=2, waiting=8, times=taught(4.0)))
+    rooms = Rooms(Admission(in_flight=2, waiting=8, times=taught(20.0)))
     for name in ("one", "two"):
         await rooms.come(name)
-    await rooms.come("third", stake=5, within_s=6.5)  # waits 2 s and takes 4
-    await rooms.come("fourth", within_s=6.5)  # would wait 4 s
-    await rooms.come("richest", stake=9, within_s=6.5)  # goes first
+    await rooms.come("third", stake=5, within_s=35.0)  # waits 10 s and takes 20
+    await rooms.come("fourth", within_s=35.0)  # would wait 20 s
+    await rooms.come("richest", stake=9, within_s=35.0)  # goes first
     assert rooms.entered == ["one", "two"]
     assert list(rooms.refused) == ["fourth"]
-    assert rooms.refused["fourth"].retry_after == 4  # the queue of one moves at a place in 2 s, and so will the next
+    assert rooms.refused["fourth"].retry_after == 20  # the queue of one moves at a place in 10 s, and so will the next
     await rooms.leave("one")
     await rooms.leave("two")
     assert rooms.entered == ["one", "two", "richest", "third"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from serving.traffic.segments import MAGIC, MAGIC_ROWS, MAX_FRAME, Segment, count, frame, frames, is_live, segments
 from serving.traffic.writer import read_segment
-from tests.serving.records import record, write_segment
+from tests.serving.records import handles, record, write_segment
 
 
 @given(st.lists(st.binary(min_size=1, max_size=50), max_size=8), st.data())
@@ -109,14 +109,14 @@ def test_a_segment_that_cannot_begin_leaves_nothing(tmp_path: Path, monkeypatch:
     def full(fd: int, data: bytes) -> int:
         raise OSError(errno.ENOSPC, "no space")
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = handles(tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr("serving.traffic.segments.os.write", full)
         for _ in range(3):
             with pytest.raises(OSError, match="no space"):
                 Segment(tmp_path / "a.seg")
     assert list(tmp_path.iterdir()) == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert handles(tmp_path) == before
 
 
 def test_an_empty_segment_is_removed_when_it_closes(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from serving.traffic.writer import TrafficWriter, read_records
 from tests.serving.callers import btauth
 from tests.serving.fake_triton import FakeTriton, doubled
 from tests.serving.gateways import Box, write_routes
-from tests.serving.records import record
+from tests.serving.records import handles, record
 
 
 def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
@@ -99,9 +99,9 @@ def test_a_disk_that_takes_nothing_leaves_no_files_and_no_handles(tmp_path: Path
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))  # the kernel itself refuses to write
-        before = len(os.listdir("/proc/self/fd"))
+        before = handles(tmp_path)
         assert [writer.append(record(number)) for number in range(2, 102)] == [False] * 100
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert handles(tmp_path) == before
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert writer.lost == 100

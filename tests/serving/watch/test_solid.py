@@ -30,6 +30,19 @@ def test_a_file_is_whole_before_its_first_value(path: Path) -> None:
         assert again.read_value("asked") == (3.0, 0.0)
 
 
+def test_nobody_sees_a_file_before_it_is_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[Path]] = []
+    fill = os.posix_fallocate
+
+    def filling(fd: int, start: int, length: int) -> None:
+        seen.append(list(path.parent.glob("*.db")))
+        fill(fd, start, length)
+
+    monkeypatch.setattr(os, "posix_fallocate", filling)
+    with opened(path):
+        assert (seen, os.listdir(path.parent)) == ([[]], [path.name])
+
+
 def test_values_stay_in_memory_where_there_is_no_room(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(fd: int, start: int, length: int) -> None:
         raise OSError(errno.ENOSPC, "no room")
@@ -38,4 +51,4 @@ def test_values_stay_in_memory_where_there_is_no_room(path: Path, monkeypatch: p
     with opened(path) as counted:
         counted.write_value("asked", 3.0, 0.0)
         assert counted.read_value("asked") == (3.0, 0.0)
-    assert not path.exists()
+    assert os.listdir(path.parent) == []

@@ -62,13 +62,19 @@ def test_drained_never_falls_and_never_passes_the_routes(steps: list[tuple[int, 
             before = said.drained
 
 
-def test_it_writes_news_at_once_and_a_beat_once_a_second(tmp_path: Path) -> None:
+def test_it_writes_news_at_once_and_a_beat_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("serving.workers.acks.time.monotonic", lambda: now)
     desk = Desk(tmp_path, parent=1)
     desk.say(None, {}, paused=False)
     first = only(tmp_path)
     assert (first.pid, first.routes, first.drained, first.parent) == (os.getpid(), 0, 0, 1)
+    now += Desk.EVERY_S / 2
     desk.say(None, {}, paused=False)
     assert only(tmp_path) == first
+    now += Desk.EVERY_S / 2
+    desk.say(None, {}, paused=False)
+    assert only(tmp_path) == msgspec.structs.replace(first, beat=now)
     desk.say(None, {}, paused=True)
     assert only(tmp_path).paused
     desk.say(None, {}, paused=True, leaving=True)
