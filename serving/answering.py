@@ -103,12 +103,10 @@ class Answerer:
         """Calls by the release that Triton is answering them with now, shadow copies included."""
 
     def check(self, route: Route, task: Task) -> None:
-        """Raise Refusal (503) when no release can be asked now, before anybody waits for one; some tasks need none.
+        """Raise Refusal (503) when no release can be asked now, before anybody waits for one.
 
         Where callers are pinned, one may have a release that no route names: only the server is judged here.
         """
-        if not task.needs_model:
-            return
         slot = self.routes.slot(task.slot)
         named = () if route.pin_s else (slot.stable, slot.canary.release if slot.canary else None, slot.fallback)
         self.breakers.check(filter(None, named))
@@ -119,8 +117,6 @@ class Answerer:
         Raises Refusal: 503 when no release can answer in time or an input is missing, 500 when every release's
         answer failed the validator's rules.
         """
-        if not task.needs_model:
-            return _without_model(call, route, task)
         call.seed = seed_of(task.slot, task.canonical)
         call.inputs = route.inputs(task, call.seed, self.prices.get(), call.subnet_at)
         call.stages.mark("inputs")
@@ -275,7 +271,7 @@ class Answerer:
         await asyncio.gather(*self._shadows, return_exceptions=True)
 
 
-def _without_model(call: Call, route: Route, task: Task) -> Body:
+def without_model(call: Call, route: Route, task: Task) -> Body:
     """The reply to a task that wants an empty answer; no release is asked, and none stands in the record."""
     tried = try_answer(route, task, {}, legacy=call.dialect == "legacy")
     if tried.body is None:

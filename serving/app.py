@@ -12,7 +12,7 @@ from typing import Any
 
 from serving.admission.budgets import Budgets
 from serving.admission.queue import Admission
-from serving.answering import Answerer
+from serving.answering import Answerer, without_model
 from serving.call import Call, Stages
 from serving.clock import Clock
 from serving.errors import Refusal
@@ -146,6 +146,8 @@ class Gateway:
         x.stages.mark("parse")
         if task is None or isinstance(route, Ping):
             return b"{}"
+        if not task.needs_model:
+            return without_model(call, route, task)  # and so without a place in Triton
         self.answerer.check(route, task)  # 503 without a release, or with none that answers at present
         await self.admission.enter(slot=task.slot, stake=caller.stake, deadline=call.deadline)  # 503
         try:

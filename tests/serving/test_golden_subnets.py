@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,6 +151,19 @@ async def test_a_version_probe_is_left_unanswered_and_no_model_is_asked(box_of: 
     assert box.count("headframe_release_requests_total") == 0
     record = recorded(box)
     assert (record.status, record.code, record.release, record.answer_bytes) == (200, "ok", None, len(reply.body))
+
+
+async def test_a_version_probe_needs_no_place_in_triton(box_of: MakeBox) -> None:
+    case = GOLDEN["itsai"].requests[1]
+    box = box_of("itsai")
+    box.wall.at = int(case["wall_time_ns"])
+    admission, slot = box.gateway.admission, SlotName("itsai")
+    while not admission.busy(slot):
+        await admission.enter(slot=slot, stake=1.0, deadline=math.inf)
+    full = admission.in_flight
+    async with asyncio.timeout(60):
+        assert (await box.ask(request_of(case))).status == 200
+    assert (admission.in_flight, admission.waiting) == (full, 0)
 
 
 @pytest.mark.parametrize(("name", "case"), REQUESTS)
