@@ -49,7 +49,7 @@ class Browser:
             self._program, *_FLAGS, f"--user-data-dir={profile}", f"--virtual-time-budget={budget}",
             f"--window-size={width},{height}", f"--screenshot={out}", "--dump-dom", url,
         )  # fmt: skip
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=240, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
         shutil.rmtree(profile, ignore_errors=True)
         if done.returncode != 0:
             raise RuntimeError(f"Chromium failed on {url}: {done.stderr[-2000:]}")

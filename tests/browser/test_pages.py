@@ -83,7 +83,7 @@ def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def _headframe(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([tool("headframe"), *words], capture_output=True, text=True, check=False, timeout=240)
+    return subprocess.run([tool("headframe"), *words], capture_output=True, text=True, check=False, timeout=600)
 
 
 def _seen(settings: Settings) -> Shown:
