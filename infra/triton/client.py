@@ -11,6 +11,8 @@ import numpy.typing as npt
 from serving.errors import UserError
 
 Arrays = dict[str, npt.NDArray[Any]]
+_SOON_S = 30.0
+"""For what Triton answers at once, unless the box is so busy that nobody gets to ask or to answer."""
 
 
 class TritonError(UserError):
@@ -45,15 +47,15 @@ class Triton:
 
     def server_id(self) -> str:
         """What the server was started as (``--id``)."""
-        return str(self._ask("get_server_metadata", client_timeout=5.0).name)
+        return str(self._ask("get_server_metadata", client_timeout=10.0).name)
 
     def version(self) -> str:
         """The server's own version."""
-        return str(self._ask("get_server_metadata", client_timeout=5.0).version)
+        return str(self._ask("get_server_metadata", client_timeout=_SOON_S).version)
 
     def loaded(self) -> set[str]:
         """Names of the models that are ready."""
-        index = self._ask("get_model_repository_index", client_timeout=10.0)
+        index = self._ask("get_model_repository_index", client_timeout=_SOON_S)
         return {model.name for model in index.models if model.state == "READY"}
 
     def load(self, release_id: str, *, timeout_s: float = 120.0) -> None:
@@ -63,7 +65,7 @@ class Triton:
         checked by `warm`, and every answer of `infer` says which release gave it.
         """
         self._ask("load_model", release_id, client_timeout=timeout_s)
-        name = self._ask("get_model_config", release_id, client_timeout=5.0).config.name
+        name = self._ask("get_model_config", release_id, client_timeout=_SOON_S).config.name
         if name != release_id or release_id not in self.loaded():
             raise TritonError(f"Triton at {self.address} does not serve {release_id} after loading it")
 
@@ -98,12 +100,12 @@ class Triton:
 
     def instances(self, release_id: str) -> int:
         """How many instances of a release its configuration asks for."""
-        groups = self._ask("get_model_config", release_id, client_timeout=5.0).config.instance_group
+        groups = self._ask("get_model_config", release_id, client_timeout=_SOON_S).config.instance_group
         return sum(int(group.count) for group in groups)
 
     def batches(self, release_id: str) -> dict[int, int]:
         """How many batches of each size a release has executed."""
-        stats = self._ask("get_inference_statistics", release_id, client_timeout=5.0).model_stats
+        stats = self._ask("get_inference_statistics", release_id, client_timeout=_SOON_S).model_stats
         return {int(b.batch_size): int(b.compute_infer.count) for model in stats for b in model.batch_stats}
 
     def close(self) -> None:

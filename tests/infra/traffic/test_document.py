@@ -27,6 +27,7 @@ def test_the_snippet_runs(
     tmp_path: Path, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")  # pandas leaves out what a terminal is too narrow for
     monkeypatch.setenv("HEADFRAME_HOME", str(tmp_path))
     monkeypatch.setenv("HEADFRAME_S3__ENDPOINT", objects.endpoint)
     writer = TrafficWriter(tmp_path / "traffic")

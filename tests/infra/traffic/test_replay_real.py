@@ -138,7 +138,7 @@ def test_the_bytes_of_the_wire_come_back(
         )
     publish(objects, first)
     code, report = replay(*asked)
-    assert (code, report["matched"]) == (0, 1)
+    assert (code, report["matched"]) == (0, 1), report
     assert out.read_bytes() == wire[n]
     assert first.id not in triton_server.triton.loaded()  # a throw-away one answered
     triton_server.triton.unload(second.id)
