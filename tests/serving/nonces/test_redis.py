@@ -266,11 +266,21 @@ def test_two_boxes_run_the_same_request_once(tmp_path: Path) -> None:
             until(lambda: plain.exists(nonces_redis.BARRIER))
             barrier = time.time_ns() - 60 * S
             plain.set(nonces_redis.BARRIER, f"{barrier:020d}")  # as if it had been set a minute ago
-            for _ in range(20):
+
+            def round_of_four() -> bool:
+                """Whether Redis answered all in time; whatever it did, the request runs once at most."""
                 request = legacy("Plain", {"x": [1.0]})
                 with ThreadPoolExecutor(4) as pool:
-                    statuses = list(pool.map(lambda box, it=request: box.ask(it).status_code, boxes * 2))
-                assert sorted(statuses) == [200, 401, 401, 401]
+                    statuses = sorted(pool.map(lambda box: box.ask(request).status_code, boxes * 2))
+                if statuses == [200, 401, 401, 401]:
+                    return True
+                assert set(statuses) <= {200, 401, 503}
+                assert 503 in statuses
+                assert statuses.count(200) <= 1
+                return False
+
+            for _ in range(20):
+                until(round_of_four)
             plain.shutdown(nosave=True)
             refused = boxes[0].ask(legacy("Plain", {"x": [1.0]}))
             assert (refused.status_code, refused.json()["message"]) == (503, "the replay store does not answer")

@@ -243,7 +243,7 @@ def test_a_process_killed_in_the_middle_of_accepting_blocks_nobody(folder: Path)
         assert _hear(racer) == "ready"
         _say(racer, "go")
         with opened(folder) as store:
-            end = time.monotonic() + 30
+            end = time.monotonic() + 60
             while store.count() < 1000 and time.monotonic() < end:
                 pass
             os.kill(racer.pid, signal.SIGKILL)
