@@ -295,7 +295,7 @@ def test_a_caller_that_leaves_ends_the_stream(tmp_path: Path, triton: FakeTriton
 def test_a_caller_that_stops_reading_is_cut_off(tmp_path: Path, triton: FakeTritonServer) -> None:
     with (
         serving(tmp_path, triton) as running,
-        dial(running, ask([1.0] * 200, synapse="Long", timeout="3")) as connection,
+        dial(running, ask([1.0] * 200, synapse="Long", timeout="8")) as connection,
     ):
         record = last_record(tmp_path)  # nothing is read until the gateway has given up
         assert (record.code, record.reason) == ("aborted", "too_late")
