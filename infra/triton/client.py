@@ -13,6 +13,10 @@ from serving.errors import UserError
 Arrays = dict[str, npt.NDArray[Any]]
 _SOON_S = 30.0
 """For what Triton answers at once, unless the box is so busy that nobody gets to ask or to answer."""
+_LOADS = 3
+_STALLED = "is not healthy"
+"""What Triton says when a model's process misses a beat in the warm-up, as on a box that stands still for a second. The
+release is loaded again, `_LOADS` times in all."""
 
 
 class TritonError(UserError):
@@ -64,7 +68,13 @@ class Triton:
         Raises TritonError with Triton's reason; what was loaded before stays as it was. What the release answers is
         checked by `warm`, and every answer of `infer` says which release gave it.
         """
-        self._ask("load_model", release_id, client_timeout=timeout_s)
+        for left in reversed(range(_LOADS)):
+            try:
+                self._ask("load_model", release_id, client_timeout=timeout_s)
+                break
+            except TritonError as error:
+                if _STALLED not in str(error) or not left:
+                    raise
         name = self._ask("get_model_config", release_id, client_timeout=_SOON_S).config.name
         if name != release_id or release_id not in self.loaded():
             raise TritonError(f"Triton at {self.address} does not serve {release_id} after loading it")

@@ -161,6 +161,25 @@ def test_a_model_that_does_not_load_is_one_line(triton_server: TritonServer, old
     assert triton_server.triton.loaded() == before
 
 
+def test_a_model_whose_process_missed_a_beat_is_loaded_again(
+    triton_server: TritonServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = sealed(triton_server.models, sigma_scale=1.7)
+    stalled = [TritonError(f"Triton at x: load failed: Stub process '{release.id}_0_1' is not healthy.")] * 2
+    ask = Triton._ask
+
+    def once_stalled(triton: Triton, call: str, *args: Any, **options: Any) -> Any:
+        if call == "load_model" and stalled:
+            raise stalled.pop()
+        return ask(triton, call, *args, **options)
+
+    monkeypatch.setattr(Triton, "_ask", once_stalled)
+    triton_server.triton.load(release.id)
+    assert stalled == []
+    assert np.isfinite(triton_server.triton.infer(release.id, requests_of(release)[0])["PATHS"]).all()
+    triton_server.triton.unload(release.id)
+
+
 def test_bad_parameters_are_refused_at_load(triton_server: TritonServer) -> None:
     folder = triton_server.models / ".making"
     export(fit("synth-high", "gaussian", {}), folder)
