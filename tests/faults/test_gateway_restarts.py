@@ -49,11 +49,12 @@ class Strangers(Traffic):
 
     def _ask_on(self, number: int) -> None:
         while not self._stop.is_set():
+            began = time.monotonic()
             try:
                 found = self._running.ask(btauth("/Double", {"x": [float(number)]}, sender=BOB)).status_code
             except httpx.HTTPError:
                 found = 0
-            self._note(number, found)
+            self._note(number, found, began)
 
 
 def test_fault_killed_parent_costs_nothing_where_the_socket_outlives_it(

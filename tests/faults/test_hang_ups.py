@@ -6,18 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from serving.config import SubnetSpec
 from tests.faults.tools import connect, double, metric, still_serves
 from tests.serving.callers import ALICE, BOB
 from tests.serving.fake_triton import FakeTritonServer
 from tests.serving.processes import gateway, raw, until
 
 pytestmark = pytest.mark.slow
+PATIENT = [SubnetSpec("tests.serving.tiny:patient")]
 
 
 def test_row_12_whoever_leaves_frees_its_place_at_once_or_when_the_model_is_done_and_nothing_crashes(
     triton: FakeTritonServer, tmp_path: Path
 ) -> None:
-    with gateway(tmp_path, triton.address, workers=1, in_flight=2, waiting=8) as running:
+    with gateway(tmp_path, triton.address, workers=1, in_flight=2, waiting=8, subnets=PATIENT) as running:
 
         def level(name: str) -> float:
             return metric(running, name)
@@ -26,10 +28,10 @@ def test_row_12_whoever_leaves_frees_its_place_at_once_or_when_the_model_is_done
         callers = [connect(running.config.port) for _ in range(6)]
         asked, waiting = callers[:2], callers[2:]
         for caller in asked:
-            caller.sendall(raw(double(timeout="20")))
+            caller.sendall(raw(double(timeout="50")))
         until(lambda: level("headframe_in_flight") == 2)
         for number, caller in enumerate(waiting):
-            caller.sendall(raw(double(sender=(ALICE, BOB)[number % 2], timeout="20")))
+            caller.sendall(raw(double(sender=(ALICE, BOB)[number % 2], timeout="50")))
         until(lambda: level("headframe_waiting") == 4)
         for caller in waiting:
             caller.close()
@@ -61,11 +63,11 @@ def test_row_12_the_place_of_whoever_leaves_a_model_that_hangs_is_free_when_its_
 
 
 def test_row_12_callers_that_never_wait_cannot_fill_the_models_queue(triton: FakeTritonServer, tmp_path: Path) -> None:
-    with gateway(tmp_path, triton.address, workers=1, in_flight=3, waiting=8) as running:
+    with gateway(tmp_path, triton.address, workers=1, in_flight=3, waiting=8, subnets=PATIENT) as running:
         triton.hold.clear()
         for number in range(30):
             with connect(running.config.port) as caller:
-                caller.sendall(raw(double(timeout="20")))
+                caller.sendall(raw(double(timeout="50")))
                 until(lambda sent=number + 1: metric(running, "headframe_in_flight") >= min(sent, 3))  # type: ignore[misc]
         until(lambda: metric(running, "headframe_requests_total", outcome="hung_up") == 27)
         assert len(triton.asked) == 3

@@ -127,7 +127,7 @@ class Running:
             self.url + request.target,
             headers=request.headers,
             content=request.body,
-            timeout=60,
+            timeout=120,
             **options,
         )
 

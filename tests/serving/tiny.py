@@ -93,7 +93,13 @@ def tiny() -> Subnet:
     return Tiny()
 
 
-class Other(Double):
+class Patient(Double):
+    """For callers that a test keeps waiting, on whatever machine."""
+
+    max_timeout = Seconds(50.0)
+
+
+class Other(Patient):
     """The same of another slot."""
 
     synapse = "Other"
@@ -108,7 +114,14 @@ class Two(Tiny):
     def __init__(self) -> None:
         super().__init__()
         self.slots = (SLOT, OTHER)
-        self.routes = (Double(), Other())
+        self.routes = (Patient(), Other())
+
+
+def patient() -> Subnet:
+    """The factory that a worker process calls."""
+    made = Tiny()
+    made.routes = (Patient(), Plain())
+    return made
 
 
 def two() -> Subnet:
