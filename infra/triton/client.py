@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,15 +66,17 @@ class Triton:
     def load(self, release_id: str, *, timeout_s: float = 120.0) -> None:
         """Load a release and make sure that Triton serves it under that very name.
 
-        Raises TritonError with Triton's reason; what was loaded before stays as it was. What the release answers is
-        checked by `warm`, and every answer of `infer` says which release gave it.
+        `timeout_s` bounds all tries together. Raises TritonError with Triton's reason; what was loaded before stays as
+        it was. What the release answers is checked by `warm`, and every answer of `infer` says which release gave it.
         """
+        until, left_s = time.monotonic() + timeout_s, timeout_s
         for left in reversed(range(_LOADS)):
             try:
-                self._ask("load_model", release_id, client_timeout=timeout_s)
+                self._ask("load_model", release_id, client_timeout=left_s)
                 break
             except TritonError as error:
-                if _STALLED not in str(error) or not left:
+                left_s = until - time.monotonic()
+                if _STALLED not in str(error) or not left or left_s <= 0:
                     raise
         name = self._ask("get_model_config", release_id, client_timeout=_SOON_S).config.name
         if name != release_id or release_id not in self.loaded():
