@@ -97,6 +97,8 @@ class Breakers:
         self._late: set[ReleaseId] = set()
         self._away = False
         """What the server did wrong last was to be away."""
+        self._believed = False
+        """It was taken at its word that it lives, and has answered nobody since."""
         self._quiet = False
         """Nothing came since `listen`."""
         self._silent_until = 0.0
@@ -135,7 +137,7 @@ class Breakers:
 
     def good(self, release: ReleaseId) -> None:
         """The release answered, and so did the server."""
-        self._quiet = False
+        self._believed = self._quiet = False
         self._late.clear()
         self.server.good()
         self.of(release).good()
@@ -173,9 +175,13 @@ class Breakers:
         self._quiet = True
 
     def heard(self, *, there: bool) -> None:
-        """It is not silent: the server said that it lives, or it is known not to be `there`."""
+        """It is not silent: the server said that it lives, or it is known not to be `there`.
+
+        Its word ends its absence once: where it then answers nobody all the same, the next answer must.
+        """
         self._quiet = False
-        if there and self.gone:
+        if there and self.gone and not self._believed:
+            self._believed = True
             self.server.good()
 
     def nothing_came(self, holds_s: float) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from serving.admission import liveness
-from serving.admission.breaker import SERVER_FAILURES, Breakers
+from serving.admission.breaker import PAUSE_S, SERVER_FAILURES, Breakers
 from serving.admission.liveness import HOLDS_S, look, watch
 from serving.errors import Refusal
 from serving.types import Life, ReleaseId
@@ -129,6 +129,23 @@ async def test_a_server_that_nobody_asks_any_more_is_asked_again_as_soon_as_it_s
     assert not scene.refused()
     assert scene.breakers.closed(A)
     assert scene.log.told == ["the model server is back"]
+
+
+async def test_a_server_that_says_that_it_lives_and_answers_nobody_is_believed_once() -> None:
+    scene = Scene()
+    scene.goes_away()
+    await scene.look()
+    assert not scene.refused()
+    scene.goes_away()
+    for _ in range(3):
+        await scene.look()
+        assert scene.refused()
+    scene.time.now += PAUSE_S
+    assert not scene.refused()  # one at a time may try
+    scene.breakers.good(A)
+    scene.goes_away()
+    await scene.look()
+    assert not scene.refused()
 
 
 async def test_that_a_server_lives_closes_no_breaker_that_its_late_answers_opened() -> None:
