@@ -56,7 +56,7 @@ class StateFile(Generic[T]):
         try:
             found = os.stat(self.path)
         except OSError:
-            if self._stamp is not None or self.problem is None:
+            if self.problem != f"{self.path.name} is missing":
                 self._fault("is missing")
                 self._stamp = None
             return self._value

@@ -59,6 +59,25 @@ def test_a_file_that_could_not_be_read_for_a_moment_is_read_at_the_next_look(
     assert file.problem is None
 
 
+def test_a_file_that_vanishes_after_it_could_not_be_read_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "routes.json"
+    file = StateFile(path, RouteTable)
+    write_state(path, RouteTable(1, 0.0, {}))
+
+    def gone(path: Path) -> bytes:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    with monkeypatch.context() as now:
+        now.setattr(Path, "read_bytes", gone)  # between the look and the reading
+        assert file.get() is None
+    path.unlink()
+    for _ in range(3):
+        assert file.get() is None
+    assert (file.problem, file.faults) == ("routes.json is missing", 2)
+
+
 def test_a_file_that_vanishes_or_is_garbled_leaves_the_last_good_copy_in_force(tmp_path: Path) -> None:
     path = tmp_path / "routes.json"
     file = StateFile(path, RouteTable)
