@@ -12,7 +12,7 @@ from infra.settings import Settings
 from infra.stack.commands import prefect_client_env
 
 T = TypeVar("T")
-PATIENCE_S = 20.0
+_PATIENCE_S = 20.0
 """How long a server that takes the connection may take to answer: a busy one is not an absent one."""
 
 
@@ -23,7 +23,7 @@ def api_url(settings: Settings) -> str | None:
     base = endpoints(settings).prefect
     if base is None:
         return None
-    limits = httpx.Timeout(PATIENCE_S, connect=2.0)
+    limits = httpx.Timeout(_PATIENCE_S, connect=2.0)
     try:
         healthy = httpx.get(f"{base}/api/health", timeout=limits, trust_env=False).status_code == 200
     except (httpx.HTTPError, httpx.InvalidURL):

@@ -50,7 +50,7 @@ class Part:
     """One program of the stack.
 
     `probe` returns None when the part answers as it should, else the reason in a few words; it never raises
-    and never takes longer than a few seconds.
+    and never takes longer than a dozen seconds.
     """
 
     name: str
