@@ -189,7 +189,7 @@ async def test_where_callers_try_again_on_another_status_a_passing_trouble_is_to
     assert gateway.count("headframe_requests_total", outcome="too_late", dialect="legacy") == 1
 
 
-async def test_what_is_not_worth_another_try_keeps_its_status(box: MakeBox, tmp_path: Path, four_two_two: Tiny) -> None:
+async def test_what_is_not_worth_another_try_keeps_its_status(box: MakeBox, four_two_two: Tiny) -> None:
     gateway = box(FakeTriton(tiny_a=broken), subnet=four_two_two, per_s=0.001, burst=3)
     assert (await gateway.ask(double().but(bt_header_dendrite_nonce="1" * 19))).status == 401
     assert (await gateway.ask(double(sender=DAVE))).status == 403
