@@ -1,7 +1,7 @@
 # The project's commands. 'make help' lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env lock demo test lint up down bench faults soak
+.PHONY: help env lock demo test lint up down bench faults explore soak
 
 UV_VERSION := 0.13.9
 UV := .venv/bin/uv
@@ -78,6 +78,9 @@ bench: env  ## measure each figure against its rival
 
 faults: env  ## the hostile inputs and faults of serving, each a test
 	.venv/bin/pytest -q -n 2 --dist loadfile tests/faults
+
+explore: env  ## search for cases that break a property, where make test tries the same ones each time
+	.venv/bin/pytest -q -n 2 -m hypothesis --hypothesis-profile=explore
 
 soak: env  ## 20 minutes (SOAK_MINUTES) of twin traffic with a route flip every 20 s, in var/soak
 	@HEADFRAME_HOME=var/soak .venv/bin/python -m bench.soak --minutes $(or $(SOAK_MINUTES),20)
