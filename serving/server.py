@@ -66,6 +66,7 @@ class Parent:
         private = self._private(readiness, traffic)
         traffic.start()
         crew = Crew(self.config, listener, self.metrics_folder, self.log, module=self.worker)
+        self.state.taking = crew.taking
         self.log.info("gateway up", port=self.config.port, private_port=self.config.private_port)
         try:
             while not self._stop:

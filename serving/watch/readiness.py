@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class State:
         """Oldest first."""
         self.began: list[float] = []
         """When each of them started, monotonic seconds."""
+        self.taking: Callable[[], int] = lambda: 0
+        """How many of them take connections at this moment."""
         self.left_over: list[int] = []
         """Workers of a killed parent that still answer."""
         self.restarts = 0
@@ -44,7 +46,7 @@ class State:
 
 
 class Readiness:
-    """Whether this miner can answer: a ready stable release for each slot, fresh files, workers alive."""
+    """Whether this miner can answer: a ready stable release for each slot, fresh files, a worker that takes calls."""
 
     def __init__(self, config: GatewayConfig, state: State) -> None:
         self.config = config
@@ -130,13 +132,16 @@ class Readiness:
             fresh = age is not None and age <= limit and file.problem is None
             files[name] = {"age_s": age, "limit_s": limit, "fresh": fresh, "problem": file.problem}
         slots = {slot: self._slot(slot) for spec in self.config.miners for slot in spec.slots}
-        workers = {"want": self.config.workers, "have": len(self.state.pids), "restarts": self.state.restarts}
+        workers = {
+            "want": self.config.workers, "have": len(self.state.pids), "taking": self.state.taking(),
+            "restarts": self.state.restarts,
+        }  # fmt: skip
         routes, paused = self.generations(self.acks()), self.pause()
         ready = (
             not self.state.draining
             and paused is None
             and routes["agreed"]
-            and bool(self.state.pids)
+            and bool(workers["taking"] or self.state.left_over)
             and all(slot["ready"] for slot in slots.values())
             and all(file["fresh"] for file in files.values())
         )

@@ -39,6 +39,10 @@ class Shares:
         """This worker now holds `count` connections."""
         self._counts[place] = count
 
+    def taking(self) -> int:
+        """How many workers take connections."""
+        return sum(count != AWAY for count in self._counts)
+
     def ahead(self, place: int) -> bool:
         """Whether another worker should take the next connection."""
         others = [count for other, count in enumerate(self._counts) if other != place and count != AWAY]

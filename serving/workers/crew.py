@@ -22,6 +22,8 @@ from serving.workers.balance import AWAY, Shares
 STABLE_S = 5.0
 """A worker that lived this long is started again at once; one that did not, after a growing pause."""
 LONGEST_PAUSE_S = 5.0
+_DOUBLINGS = 10
+"""After so many the pause is the longest long since; a power of two grows beyond any float."""
 HUNG_S = 30.0
 """A worker without a beat for so long is killed, and replaced; one that starts has twice the time."""
 DOUBTFUL_S = 3.0
@@ -77,6 +79,10 @@ class Crew:
         """Of our own workers, oldest first."""
         return [worker.process.pid for worker in self.workers]
 
+    def taking(self) -> int:
+        """How many of our own workers take connections."""
+        return self._shares.taking()
+
     def tick(self) -> None:
         """Replace who died or hangs, and relieve who was left over."""
         self._reap()
@@ -109,7 +115,13 @@ class Crew:
         now = time.monotonic()
         while len(self.workers) < self.config.workers and now >= self._not_before:
             place = min(set(range(self.config.workers)) - {worker.place for worker in self.workers})
-            self.workers.append(Worker(self._spawn(place), now, place))
+            try:
+                process = self._spawn(place)
+            except OSError as error:  # no memory or process is to be had: those that live answer on
+                self._not_before = now + LONGEST_PAUSE_S
+                self._log.error("a worker cannot be started", error=error.strerror, pause_s=LONGEST_PAUSE_S)
+                return
+            self.workers.append(Worker(process, now, place))
 
     def _spawn(self, place: int) -> subprocess.Popen[bytes]:
         packages = str(Path(__file__).resolve().parents[2])
@@ -139,7 +151,7 @@ class Crew:
             with contextlib.suppress(OSError):  # a full disk is no reason to stop
                 replace_file(self._count, str(self.restarts).encode())
             self._fast_deaths = self._fast_deaths + 1 if now - worker.started < STABLE_S else 0
-            pause = min(0.1 * 2**self._fast_deaths, LONGEST_PAUSE_S) if self._fast_deaths > 1 else 0.0
+            pause = _pause(self._fast_deaths)
             self._not_before = now + pause
             self._forget(worker.process.pid)
             status = worker.process.returncode
@@ -205,6 +217,11 @@ class Crew:
     @staticmethod
     def _names(acks: Iterable[Ack]) -> list[int]:
         return [ack.pid for ack in acks]
+
+
+def _pause(fast_deaths: int) -> float:
+    """Seconds before the next start, after so many workers in a row that died as soon as they started."""
+    return min(0.1 * 2 ** min(fast_deaths, _DOUBLINGS), LONGEST_PAUSE_S) if fast_deaths > 1 else 0.0
 
 
 def _counted(path: Path) -> int:

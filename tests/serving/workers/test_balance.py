@@ -35,6 +35,15 @@ def test_a_worker_is_ahead_of_the_one_with_the_fewest(shares: Shares) -> None:
     assert not shares.ahead(1)
 
 
+def test_who_is_away_takes_nothing(shares: Shares) -> None:
+    assert shares.taking() == 0
+    shares.put(0, 0)
+    shares.put(2, 7)
+    assert shares.taking() == 2
+    shares.put(2, AWAY)
+    assert shares.taking() == 1
+
+
 def test_nobody_is_ahead_of_who_is_away(shares: Shares) -> None:
     shares.put(0, 1000)
     assert not shares.ahead(0)
