@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LONGEST_SEGMENT_S = 3600.0
 """No segment is written for longer than this, so that its first moment bounds its last."""
+LONGEST_ANSWER_S = 600.0
+"""No request takes longer than this; its row is written at its end, often into a segment begun after it arrived."""
 _MANY_DAYS = 62
 
 
@@ -64,13 +66,15 @@ def removed(folder: Path, since: float = 0.0) -> dict[str, Mark]:
 def shipped_records(
     store: ObjectStore, since: float = 0.0, until: float = math.inf, *, but: Collection[str] = ()
 ) -> Iterator[TrafficRecord]:
-    """Shipped records of [since, until), newest segment first, whoever wrote them; `but` names segments to leave out.
+    """Shipped records of [since, until), whoever wrote them; `but` names segments to leave out.
 
-    Raises ObjectStoreError, and RowsError for an object that is not what its footer says.
+    Newest segment first, and the newest of each first. Raises ObjectStoreError, and RowsError for an object that is
+    not what its footer says.
     """
     for key in reversed(shipped_keys(store, since, until)):
         if segment_of(key) not in but:
-            yield from (each for each in _read(store, key) if since <= each.at < until)
+            found = [each for each in _read(store, key) if since <= each.at < until]
+            yield from sorted(found, key=lambda each: each.at, reverse=True)
 
 
 def read_shipped(store: ObjectStore, since: float = 0.0, until: float = math.inf) -> pd.DataFrame:
@@ -99,8 +103,8 @@ def read_shipped(store: ObjectStore, since: float = 0.0, until: float = math.inf
 
 def shipped_keys(store: ObjectStore, since: float = 0.0, until: float = math.inf) -> list[str]:
     """Keys of the objects that may hold rows of [since, until), oldest first."""
-    begin, end = since - LONGEST_SEGMENT_S, min(until, time.time() + 86_400.0)
-    days = math.ceil((end - begin) / 86_400.0) + 1
+    begin, end = since - LONGEST_SEGMENT_S, until + LONGEST_ANSWER_S
+    days = math.ceil((min(end, time.time() + 86_400.0) - begin) / 86_400.0) + 1
     if days > _MANY_DAYS:
         keys = store.list(PREFIX)
     else:
@@ -110,7 +114,7 @@ def shipped_keys(store: ObjectStore, since: float = 0.0, until: float = math.inf
             for day in range(max(0, days))
             for key in store.list(f"{PREFIX}date={first + timedelta(days=day):%Y-%m-%d}/")
         ]
-    return sorted(key for key in keys if key.endswith(".parquet") and begin <= opened_at(segment_of(key)) < until)
+    return sorted(key for key in keys if key.endswith(".parquet") and begin <= opened_at(segment_of(key)) < end)
 
 
 def _from_marks(settings: Settings, marks: dict[str, Mark], since: float) -> Iterator[TrafficRecord]:

@@ -9,7 +9,7 @@ import pytest
 from infra import objects
 from infra.objects import ObjectStoreError
 from infra.settings import S3, Settings
-from infra.traffic.reading import records, removed, shipped_keys
+from infra.traffic.reading import read_shipped, records, removed, shipped_keys, shipped_records
 from infra.traffic.shipping import ship
 from serving.traffic.retention import Keeper
 from serving.traffic.segments import segments
@@ -65,6 +65,27 @@ def test_keys_of_a_span_of_time(tmp_path: Path) -> None:
     store.objects["traffic/notes.txt"] = b""
     every = sorted(key for key in store.objects if key.endswith(".parquet"))
     assert shipped_keys(store) == every
-    assert shipped_keys(store, BEGAN + DAY, BEGAN + 2 * DAY) == every[1:2]
+    assert shipped_keys(store, BEGAN + DAY, BEGAN + 2 * DAY - 601) == every[1:2]
     assert shipped_keys(store, BEGAN + DAY + 1800, BEGAN + 2 * DAY + 1) == every[1:3]  # it may have been open till then
+    assert shipped_keys(store, BEGAN + DAY, BEGAN + 2 * DAY - 599) == every[1:3]  # a request before then ended in it
     assert shipped_keys(store, BEGAN + 9 * DAY, BEGAN + 9 * DAY) == []
+
+
+def test_a_request_that_ended_in_a_later_segment_is_in_the_span_in_which_it_arrived(tmp_path: Path) -> None:
+    store, midnight = MemoryStore(), BEGAN // DAY * DAY + DAY
+    rows = [record(1, at=midnight - 5.0), record(2, at=midnight + 0.05)]
+    write_segment(tmp_path, f"{midnight * 1000 + 40}-1-000001", rows)  # begun when the first of them was answered
+    ship(tmp_path, store)
+    assert list(shipped_records(store, midnight - DAY, midnight)) == rows[:1]
+    assert list(shipped_records(store, midnight, midnight + DAY)) == rows[1:]
+    assert list(read_shipped(store, midnight - DAY, midnight)["request_id"]) == ["id-1"]
+
+
+def test_shipped_records_come_newest_first(tmp_path: Path) -> None:
+    store = MemoryStore()
+    for number in range(2):
+        at = BEGAN + number * DAY
+        rows = [record(number * 10 + n, at=at + float(n)) for n in (0, 2, 1)]  # in the order in which they ended
+        write_segment(tmp_path, f"{at * 1000}-1-000001", rows)
+    ship(tmp_path, store)
+    assert [each.request_id for each in shipped_records(store)] == ["id-12", "id-11", "id-10", "id-2", "id-1", "id-0"]

@@ -26,7 +26,7 @@ from tests.infra.traffic.store import MemoryStore
 from tests.serving import callers
 from tests.serving.fake_triton import FakeTriton, doubled, doubled_each
 from tests.serving.gateways import Box, Reply, write_routes
-from tests.serving.records import record
+from tests.serving.records import record, write_segment
 from tests.serving.words import words
 
 
@@ -140,6 +140,16 @@ def test_the_newest_are_chosen_here_first_and_then_among_what_was_shipped(
     with pytest.raises(UserError, match="no such request") as told:
         choose(settings, Wanted(request_id="id-99"))
     assert told.value.exit_code == 3
+
+
+def test_of_a_shipped_segment_the_newest_are_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, store = Settings(home=tmp_path, s3=S3(endpoint="http://memory")), MemoryStore()
+    monkeypatch.setattr(selection, "object_store", lambda settings: store)
+    written = [record(number) for number in range(10)]
+    path = write_segment(settings.paths.traffic, "0000000001000-1-000001", written)
+    ship(settings.paths.traffic, store)
+    path.unlink()
+    assert choose(settings, Wanted(limit=3)).records == written[-3:]
 
 
 def test_while_the_store_is_down_what_is_here_is_chosen_with_a_note(tmp_path: Path) -> None:
