@@ -16,6 +16,7 @@ from typing import Any
 
 from serving.clock import replace_file
 from serving.config import GatewayConfig, encode
+from serving.watch.departed import depart
 from serving.workers.acks import Ack, alive, folder_of, living
 from serving.workers.balance import AWAY, Shares
 
@@ -201,9 +202,9 @@ class Crew:
         return bool(self.left_over)
 
     def _forget(self, pid: int) -> None:
-        for stale in (*self._metrics.glob(f"gauge_live*_{pid}.db"), self.folder / f"{pid}.json"):
-            with contextlib.suppress(OSError):
-                stale.unlink(missing_ok=True)
+        depart(self._metrics, pid)
+        with contextlib.suppress(OSError):
+            (self.folder / f"{pid}.json").unlink(missing_ok=True)
 
     def _patience_s(self) -> float:
         return self.config.idle_grace_s + self.config.drain_s + 5.0
