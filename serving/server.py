@@ -29,6 +29,7 @@ from serving.watch import logs
 from serving.watch.private import pages, private_server
 from serving.watch.readiness import Readiness, State
 from serving.workers.crew import Crew
+from serving.workers.signals import endings
 
 TICK_S = 0.1
 LINGER_S = 20.0
@@ -53,8 +54,8 @@ class Parent:
         self._file_trouble = False
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain; returns when every worker is gone."""
-        for sig in (signal.SIGTERM, signal.SIGINT):
+        """Serve until one of `endings`, then drain; returns when every worker is gone."""
+        for sig in endings():
             signal.signal(sig, self._on_stop)
         prepare_store(Path(self.config.nonces), time.time_ns())
         shutil.rmtree(self.metrics_folder, ignore_errors=True)

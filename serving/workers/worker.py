@@ -50,6 +50,7 @@ from serving.watch.solid import map_solidly
 from serving.wire import dialects
 from serving.workers.acks import Desk, folder_of
 from serving.workers.balance import Shares
+from serving.workers.signals import endings
 
 CUT_OFF_S = 2.0
 TELL_S = 0.1
@@ -104,7 +105,7 @@ async def serve(
     config: GatewayConfig, listener: socket.socket, log: Any, connect: Connect = Triton, *,
     shares: Shares | None = None, place: int = 0,
 ) -> None:  # fmt: skip
-    """Answer until SIGTERM or SIGINT; then finish what was admitted, at most `drain_s` seconds.
+    """Answer until one of `endings`; then finish what was admitted, at most `drain_s` seconds.
 
     On SIGUSR1, which says that the parent is dead, answer on for `linger_s` seconds.
     """
@@ -124,7 +125,7 @@ async def serve(
     def leave() -> None:
         server.should_exit = True
 
-    for sig in (signal.SIGTERM, signal.SIGINT):
+    for sig in endings():
         loop.add_signal_handler(sig, leave)
     loop.add_signal_handler(signal.SIGUSR1, lambda: loop.call_later(config.linger_s, leave))
     gateway.paused = _is_paused(config)

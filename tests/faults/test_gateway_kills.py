@@ -118,6 +118,25 @@ def test_fault_sigterm_under_load_answers_what_was_admitted_and_leaves_nothing_b
         assert not [worker for worker in workers if worker.is_running()]
 
 
+@pytest.mark.parametrize("sig", [signal.SIGHUP, signal.SIGINT])
+def test_a_terminal_that_closes_costs_nothing_that_was_admitted(
+    sig: signal.Signals, triton: FakeTritonServer, tmp_path: Path
+) -> None:
+    with gateway(tmp_path, triton.address) as running, ThreadPoolExecutor(1) as pool:
+        workers = [psutil.Process(pid) for pid in running.pids()]
+        triton.hold.clear()
+        asked = pool.submit(running.ask, double())
+        until(lambda: triton.held == 1)
+        for pid in (running.process.pid, *running.pids()):  # a terminal tells all of them
+            os.kill(pid, sig)
+        until(lambda: running.get("/readyz").json()["draining"])
+        running.process.send_signal(sig)
+        triton.hold.set()
+        assert asked.result().status_code == 200
+        assert running.process.wait(timeout=60) == 0
+        assert not [worker for worker in workers if worker.is_running()]
+
+
 def test_workers_leave_when_their_parent_is_killed_and_the_next_gateway_takes_the_port(
     triton: FakeTritonServer, tmp_path: Path
 ) -> None:
