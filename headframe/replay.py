@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_LAST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 _SHOWN = 20
 _COLOURS = {"matched": "green", "differs": "red", "cannot": "yellow"}
 
@@ -155,12 +156,12 @@ def _show_books(books: Books) -> None:
 
 
 def _moment(option: str, text: str, default: float) -> float:
-    """A time as unix s: ISO 8601 with an offset, or how long ago."""
+    """A time as unix s, 1970 to 9999: ISO 8601 with an offset, or how long ago."""
     if not text:
         return default
     ago = _AGO.fullmatch(text)
     if ago is not None:
-        return time.time() - float(ago[1]) * _UNITS[ago[2]]
+        return max(0.0, time.time() - float(ago[1]) * _UNITS[ago[2]])
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -170,4 +171,4 @@ def _moment(option: str, text: str, default: float) -> float:
             f"{option} {text}: give a time as 2026-01-31T12:00:00+00:00, or how long ago as 90s, 30m, 2h or 3d",
             exit_code=EXIT_USAGE,
         )
-    return moment.timestamp()
+    return min(max(0.0, moment.timestamp()), _LAST)

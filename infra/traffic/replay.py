@@ -17,7 +17,7 @@ from infra.settings import Settings
 from infra.traffic.selection import Wanted, choose
 from infra.traffic.tritons import Places, placed
 from serving.answering import Infers, Tried, try_answer
-from serving.errors import Refusal
+from serving.errors import Refusal, UserError
 from serving.subnets.base import Route, Task, streams
 from serving.subnets.registry import make, specs
 from serving.traffic.checksum import checksum
@@ -149,6 +149,8 @@ async def again(record: TrafficRecord, release: ReleaseId | None, triton: Infers
     try:
         route = route_of(record)
         task = route.restore(record.given or record.request, UnixSeconds(record.subnet_at))
+    except UserError as error:
+        return end("cannot", "not restored", str(error))
     except (Refusal, msgspec.DecodeError) as error:
         return end("cannot", "not restored", f"the subnet's code reads the request otherwise now: {error}")
     if task.needs_model and triton is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_times_are_iso_or_ago() -> None:
     assert _moment("--since", "2026-01-31T12:00:00+00:00", 0.0) == 1_769_860_800.0
     assert _moment("--since", "2026-01-31T13:00:00+01:00", 0.0) == 1_769_860_800.0
+    assert _moment("--since", "0001-01-01T00:00:00+23:00", 0.0) == 0.0
+    assert _moment("--since", f"{'9' * 400}d", 0.0) == 0.0
+    assert datetime.fromtimestamp(_moment("--until", "9999-12-31T23:59:59-23:59", 0.0), UTC).year == 9999
     assert _moment("--until", "", 7.0) == 7.0
     for text, ago in (("90s", 90), ("1.5m", 90), ("2h", 7200), ("3d", 259_200)):
         before = time.time()

@@ -99,6 +99,9 @@ async def test_what_cannot_be_answered_again_says_why(tmp_path: Path) -> None:
     assert (said(gone), gone.outcome.detail) == (("cannot", "release gone"), "the object store has none")
     strange = msgspec.structs.replace(good, synapse="Triple")
     assert said(await remade(strange, tiny_a=doubled)) == ("cannot", "not restored")
+    left = await remade(msgspec.structs.replace(good, slot="left-long-ago"), tiny_a=doubled)
+    assert said(left) == ("cannot", "not restored")
+    assert "no subnet serves 'left-long-ago'" in left.outcome.detail
 
 
 def report(matched: int = 0, differ: int = 0, **cannot: int) -> Report:
