@@ -12,15 +12,17 @@ from pathlib import Path
 import msgspec
 
 from infra.ports import endpoints, need
-from infra.settings import Settings
+from infra.settings import Settings, Traffic
 from infra.traffic.reading import records
 from infra.traffic.selection import is_own
 from serving.clock import replace_file
 from serving.errors import UserError
+from serving.traffic.retention import MARKS_KEEP_S
 
 BOOKS = "books.json"
 FLUSH_S = 1.5
 """Workers hand over their counts every second."""
+_DAY_S = 86_400.0
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -64,10 +66,11 @@ def reconcile(settings: Settings, *, wait: Callable[[float], None] = time.sleep)
     """Compare, over the life of the running gateway, on this disk and among what was shipped and removed.
 
     Requests that arrive meanwhile do not disturb it. What it finds is kept for `last_books`. Raises UserError when
-    the gateway or the object store does not answer.
+    the gateway or the object store does not answer, or when the gateway has run for longer than rows are kept.
     """
     address = need(endpoints(settings).private, "the gateway's private port")
     before = counted(page(f"{address}/metrics"))
+    _in_reach(settings.traffic, time.time() - before.since)
     wait(FLUSH_S)
     own = beside = 0
     for record in records(settings, since=before.since):
@@ -88,6 +91,19 @@ def reconcile(settings: Settings, *, wait: Callable[[float], None] = time.sleep)
     with contextlib.suppress(OSError):  # a disk that takes no more is told by `lost`
         replace_file(settings.paths.traffic / BOOKS, msgspec.json.encode(books))
     return books
+
+
+def _in_reach(traffic: Traffic, uptime_s: float) -> None:
+    """Refuse to compare where rows of the gateway's first days have gone, as the settings want."""
+    days = traffic.keep_days if not traffic.ship else MARKS_KEEP_S / _DAY_S
+    if traffic.ship and traffic.s3_keep_days:
+        days = min(days, traffic.s3_keep_days)
+    if uptime_s > days * _DAY_S:
+        raise UserError(
+            f"the gateway has counted for {uptime_s / _DAY_S:.0f} days, and rows can be followed for {days:g}: books "
+            "are compared within that time of its start",
+            exit_code=3,
+        )
 
 
 def counted(page: str) -> Counted:

@@ -149,8 +149,6 @@ async def again(record: TrafficRecord, release: ReleaseId | None, triton: Infers
     try:
         route = route_of(record)
         task = route.restore(record.given or record.request, UnixSeconds(record.subnet_at))
-    except UserError as error:
-        return end("cannot", "not restored", str(error))
     except (Refusal, msgspec.DecodeError) as error:
         return end("cannot", "not restored", f"the subnet's code reads the request otherwise now: {error}")
     if task.needs_model and triton is None:
@@ -167,7 +165,11 @@ async def again(record: TrafficRecord, release: ReleaseId | None, triton: Infers
 
 def route_of(record: TrafficRecord) -> Route:
     """The route that a record's request came in on; raises Refusal when no subnet here has it."""
-    for subnet in make(specs([record.slot])):
+    try:
+        subnets = make(specs([record.slot]))
+    except UserError as error:
+        raise Refusal(404, "no_route", str(error)) from None
+    for subnet in subnets:
         for route in subnet.routes:
             if route.synapse == record.synapse:
                 return route

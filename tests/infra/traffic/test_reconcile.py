@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from headframe.cli import build
-from infra.settings import Settings
+from infra.settings import Settings, Traffic
 from infra.traffic.reconcile import Books, Counted, counted, reconcile
 from infra.traffic.summary import summary
 from serving.clock import replace_file
@@ -42,6 +43,30 @@ def test_only_verified_requests_for_an_answer_have_a_row() -> None:
 def test_a_home_that_was_never_up_has_no_books(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="private port has no address"):
         reconcile(Settings(home=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("traffic", "days"),
+    [({}, 30), ({"s3_keep_days": 20}, 20), ({"s3_keep_days": 90}, 30), ({"ship": False, "keep_days": 7}, 7)],
+)
+def test_rows_that_went_as_the_settings_want_are_not_called_missing(
+    traffic: dict[str, Any], days: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path, traffic=Traffic(**traffic))
+    replace_file(settings.paths.ports, b'{"private": 1}')
+
+    def started(days_ago: float) -> None:
+        page = PAGE.replace("5.5", str(time.time() - days_ago * 86_400))
+        monkeypatch.setattr("infra.traffic.reconcile.page", lambda url: page)
+
+    started(days + 0.1)
+    with pytest.raises(UserError, match=f"rows can be followed for {days}") as told:
+        reconcile(settings, wait=lambda seconds: None)
+    assert told.value.exit_code == 3
+    assert not (settings.paths.traffic / "books.json").exists()
+    settings.paths.traffic.mkdir()
+    started(days - 0.1)
+    assert reconcile(settings, wait=lambda seconds: None).missing == 6
 
 
 def settle(live: Running, requests: int) -> None:
