@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from serving.errors import Refusal
 from serving.files import StateFile
-from serving.state import NeuronTable
+from serving.state import NeuronTable, check_netuid
 from serving.types import Hotkey
 from serving.wire.keys import PublicKey, public_key
 
@@ -37,8 +37,10 @@ class Identity:
 
     def __init__(
         self, path: Path, *, stake_threshold: float, allow: Sequence[str] = (), deny: Sequence[str] = (),
-        kept: Path | None = None, look_every_s: float = 0.0,
+        netuid: int | None = None, kept: Path | None = None, look_every_s: float = 0.0,
     ) -> None:  # fmt: skip
+        """`netuid`: the one subnet whose table is taken; None takes any."""
+        self._netuid = netuid
         self.threshold = stake_threshold
         self.allow = {public_key(hotkey): Hotkey(hotkey) for hotkey in allow}
         self.deny = {public_key(hotkey) for hotkey in deny}
@@ -70,6 +72,8 @@ class Identity:
         return caller is not None and caller.refused is None
 
     def _index(self, table: NeuronTable) -> dict[str, Caller]:
+        if self._netuid is not None:
+            check_netuid(table, self._netuid)
         found: dict[str, Caller] = {}
         for key, hotkey in self.allow.items():
             found[hotkey] = Caller(hotkey, key, 0.0, PRIORITIES, self._verdict(key, 0.0, False))

@@ -111,7 +111,7 @@ def miners_of(config: GatewayConfig) -> Miners:
                 netuid=NetUid(spec.netuid),
                 identity=Identity(
                     Path(spec.neurons), stake_threshold=spec.stake_threshold, allow=spec.allow, deny=spec.deny,
-                    kept=config.kept(spec.neurons_name), look_every_s=LOOK_EVERY_S,
+                    netuid=spec.netuid, kept=config.kept(spec.neurons_name), look_every_s=LOOK_EVERY_S,
                 ),
                 routes=routes_of(spec, config.monotonic_routes),
             )

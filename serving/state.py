@@ -68,6 +68,16 @@ class NeuronTable(msgspec.Struct, frozen=True):
     neurons: list[Neuron]
 
 
+class OtherSubnet(ValueError):
+    """A table that is another subnet's: the settings have changed, and nobody has read the chain since."""
+
+
+def check_netuid(table: NeuronTable, netuid: int) -> None:
+    """Raise OtherSubnet unless the table is of this subnet: who validates there need not validate here."""
+    if table.netuid != netuid:
+        raise OtherSubnet(f"neurons of subnet {table.netuid}, not {netuid}")
+
+
 class Points(msgspec.Struct, frozen=True):
     """Prices at instants, oldest first."""
 

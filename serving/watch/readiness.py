@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from serving.config import GatewayConfig
 from serving.files import StateFile
-from serving.state import NeuronTable, Pause, PriceBook, RouteTable, read_pause
+from serving.state import NeuronTable, Pause, PriceBook, RouteTable, check_netuid, read_pause
 from serving.watch.clocks import OwnClock
 from serving.workers.acks import Ack, folder_of, living
 
@@ -56,7 +57,10 @@ class Readiness:
             "routes": (self.routes, config.routes_max_age),
             **{
                 spec.neurons_name: (
-                    StateFile(Path(spec.neurons), NeuronTable, kept=config.kept(spec.neurons_name)),
+                    StateFile(
+                        Path(spec.neurons), NeuronTable, partial(check_netuid, netuid=spec.netuid),
+                        kept=config.kept(spec.neurons_name),
+                    ),
                     config.neurons_max_age,
                 )
                 for spec in config.miners

@@ -9,7 +9,7 @@ import pytest
 
 from serving.errors import Refusal
 from serving.identity import Identity
-from serving.state import Neuron
+from serving.state import Neuron, NeuronTable, write_state
 from serving.types import Hotkey
 from tests.serving.callers import ALICE, BOB, CHARLIE, DAVE, STRANGER
 from tests.serving.gateways import write_neurons
@@ -63,3 +63,12 @@ def test_a_new_table_takes_effect_and_a_lost_or_garbled_one_does_not(home: Path)
     (home / "neurons.json").unlink()
     assert identity.welcome(Hotkey(STRANGER.ss58_address)).priority == 1
     assert identity.file.problem == "neurons.json is missing"
+
+
+def test_who_validates_in_another_subnet_is_nobody_here(home: Path) -> None:
+    identity = Identity(home / "neurons.json", stake_threshold=1000.0, netuid=2)  # the table is of 1
+    assert refusal(identity, ALICE.ss58_address) == (503, "no_neurons")
+    write_state(home / "neurons.json", NeuronTable(2, 0.0, [Neuron(Hotkey(ALICE.ss58_address), 1, 5000.0, True)]))
+    assert identity.welcome(Hotkey(ALICE.ss58_address)).stake == 5000.0
+    write_neurons(home, [])
+    assert identity.welcome(Hotkey(ALICE.ss58_address)).stake == 5000.0  # the last table of our own stays in force

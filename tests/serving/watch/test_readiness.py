@@ -48,6 +48,10 @@ def _old_neurons(readiness: Readiness) -> None:
     write_state(Path(readiness.config.miners[0].neurons), NeuronTable(1, time.time() - 7200, []))
 
 
+def _neurons_of_another_subnet(readiness: Readiness) -> None:
+    write_state(Path(readiness.config.miners[0].neurons), NeuronTable(2, time.time(), []))
+
+
 def _no_routes(readiness: Readiness) -> None:
     Path(readiness.config.routes).unlink()
 
@@ -63,8 +67,11 @@ def test_all_is_well(readiness: Readiness) -> None:
 
 @pytest.mark.parametrize(
     "spoil",
-    [_no_worker_takes, _draining, _paused, _old_neurons, _no_routes, _release_that_is_not_loaded],
-)
+    [
+        _no_worker_takes, _draining, _paused, _old_neurons, _neurons_of_another_subnet, _no_routes,
+        _release_that_is_not_loaded,
+    ],
+)  # fmt: skip
 def test_one_fact_that_does_not_hold_is_enough(readiness: Readiness, spoil: Callable[[Readiness], None]) -> None:
     spoil(readiness)
     assert not readiness.report()["ready"]
@@ -76,3 +83,10 @@ def test_workers_that_start_answer_nobody_yet(readiness: Readiness) -> None:
     assert not readiness.report()["ready"]
     readiness.state.left_over = [3]  # of a parent that was killed: they answer until ours are ready
     assert readiness.report()["ready"]
+
+
+def test_a_table_of_another_subnet_is_not_kept_and_says_what_it_is(readiness: Readiness) -> None:
+    _neurons_of_another_subnet(readiness)
+    readiness.keep_files()
+    assert readiness.report()["files"]["neurons"]["problem"] == "neurons.json cannot be read (OtherSubnet)"
+    assert b'"netuid":1' in readiness.config.kept("neurons").read_bytes()
