@@ -11,6 +11,8 @@ from infra.objects import ObjectStoreError, object_store
 from infra.ports import endpoints
 from infra.settings import Settings
 from infra.traffic.reading import shipped_records
+from infra.traffic.rows import RowsError
+from infra.traffic.shipping import ShippingError
 from serving.errors import UserError
 from serving.traffic.records import TrafficRecord
 from serving.traffic.segments import segments
@@ -74,7 +76,7 @@ def choose(settings: Settings, wanted: Wanted) -> Chosen:
                     found.append(record)
                 if len(found) >= limit:
                     break
-        except ObjectStoreError as error:
+        except (ObjectStoreError, RowsError, ShippingError) as error:
             notes.append(f"shipped records were not looked at: {error}")
     if not found:
         said = f"; {notes[0]}" if notes else ""

@@ -155,6 +155,25 @@ def test_of_a_shipped_segment_the_newest_are_chosen(tmp_path: Path, monkeypatch:
     assert choose(settings, Wanted(limit=3)).records == written[-3:]
 
 
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        ("traffic/date=2025-06-15/1750000000000-1-000001-0123456789ab.parquet", "is not a file of the traffic record"),
+        ("traffic/date=2025-06-15/all.parquet", "is not the name of a segment"),
+    ],
+)
+def test_an_object_that_is_none_of_ours_hides_nothing_that_is_here(
+    key: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, store = Settings(home=tmp_path, s3=S3(endpoint="http://memory")), MemoryStore()
+    monkeypatch.setattr(selection, "object_store", lambda settings: store)
+    write_segment(settings.paths.traffic, "0000000001000-1-000001", [record(1)])
+    store.objects[key] = b"something else"
+    chosen = choose(settings, Wanted())
+    assert chosen.records == [record(1)]
+    assert why in chosen.notes[0]
+
+
 def test_while_the_store_is_down_what_is_here_is_chosen_with_a_note(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, s3=S3(endpoint="http://127.0.0.1:1"))
     writer = TrafficWriter(settings.paths.traffic)
