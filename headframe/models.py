@@ -55,7 +55,7 @@ def ingest(as_json: AsJson = False, no_prefect: NoPrefect = False) -> None:
         console.print(table)
         for source in report.sources:
             for note in source.notes:
-                console.print(f"{source.source}: {note}", soft_wrap=True)
+                console.print(f"{source.source}: {escape(note)}", soft_wrap=True)
     if report.failed:
         raise typer.Exit(EXIT_BAD)
 

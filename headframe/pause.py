@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 import typer
+from rich.markup import escape
 
 from headframe.options import AsJson
 from headframe.output import EXIT_BAD, console, print_json
@@ -35,6 +36,7 @@ def pause(
     from serving.state import Pause, write_state
 
     settings = load_settings()
+    reason = reason.encode(errors="replace").decode()  # a terminal of another encoding must not keep us from pausing
     found = Pause(reason, time.time())
     try:
         write_state(settings.paths.pause, found)
@@ -44,7 +46,7 @@ def pause(
     if as_json:
         print_json({"paused": True, **msgspec.to_builtins(found), "workers": workers, "late": late})
     else:
-        console.print(f"Paused: {reason}. {_told(workers)} 'headframe resume' ends it.")
+        console.print(f"Paused: {escape(reason)}. {_told(workers)} 'headframe resume' ends it.")
     _exit(late)
 
 

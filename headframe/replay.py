@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
@@ -103,7 +104,7 @@ def _run(settings: Settings, wanted: Wanted, release: str | None, out: Path | No
 
 def _show(report: Report) -> None:
     for note in report.notes:
-        progress_console.print(f"[yellow]note[/yellow] {note}")
+        progress_console.print(f"[yellow]note[/yellow] {escape(note)}")
     odd = [each for each in report.requests if each.verdict != "matched"]
     if odd or len(report.requests) == 1:
         table = Table(
@@ -114,7 +115,7 @@ def _show(report: Report) -> None:
             at = datetime.fromtimestamp(each.at, UTC).isoformat(timespec="milliseconds")
             why = f"{each.why}: {each.detail}" if each.why else f"{each.bytes} bytes"
             said = f"[{colour}]{each.verdict}[/{colour}]"
-            table.add_row(each.request_id, at, each.slot, each.release or "none", said, why)
+            table.add_row(each.request_id, at, each.slot, each.release or "none", said, escape(why))
         console.print(table)
         if len(odd) > _SHOWN:
             console.print(f"and {len(odd) - _SHOWN} more: --json lists all")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.live import Live
+from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
 
@@ -42,7 +43,7 @@ class _Board:
     def tell(self, part: str, what: str) -> None:
         """Note what a part does; a line without a part is said at once."""
         if not part or not progress_console.is_terminal:
-            progress_console.print(f"{part or 'headframe':>9}  {what}")
+            progress_console.print(f"{part or 'headframe':>9}  {escape(what)}")
         if part:
             self._rows[part] = (what, time.monotonic())
             if what.startswith(("ready", "stopped")):
@@ -54,9 +55,9 @@ class _Board:
         table = Table.grid(padding=(0, 2))
         for part, (what, since) in self._rows.items():
             if part in self._done:
-                table.add_row("[green]✓[/]", part, what)
+                table.add_row("[green]✓[/]", part, escape(what))
             else:
-                table.add_row(Spinner("dots"), part, f"{what} {time.monotonic() - since:.0f} s")
+                table.add_row(Spinner("dots"), part, f"{escape(what)} {time.monotonic() - since:.0f} s")
         return table
 
 
@@ -114,7 +115,8 @@ def down(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"home": str(settings.home), "stopped": stopped})
     else:
-        console.print(f"Stopped: {', '.join(stopped)}." if stopped else f"Nothing was running in {settings.home}.")
+        home = escape(str(settings.home))
+        console.print(f"Stopped: {', '.join(stopped)}." if stopped else f"Nothing was running in {home}.")
 
 
 def status(as_json: AsJson = False) -> None:
@@ -141,9 +143,9 @@ def doctor(as_json: AsJson = False) -> None:
     for check in examine(load_settings()):
         checks.append(check)
         if not as_json:
-            console.print(f"{marks[check.verdict]} {check.name}: {check.detail}", soft_wrap=True)
+            console.print(f"{marks[check.verdict]} {check.name}: {escape(check.detail)}", soft_wrap=True)
             if check.remedy and check.verdict != "ok":
-                console.print(f"     {check.remedy}", soft_wrap=True)
+                console.print(f"     {escape(check.remedy)}", soft_wrap=True)
     bad = any(check.verdict == "fail" for check in checks)
     if as_json:
         print_json({"ok": not bad, "checks": [vars(check) for check in checks]})
@@ -162,7 +164,7 @@ def config(as_json: AsJson = False) -> None:
         return
     table = Table("setting", "value", "from", box=None)
     for row in rows:
-        table.add_row(row.name, str(row.value), row.source, style="dim" if row.source == "default" else "")
+        table.add_row(row.name, escape(str(row.value)), row.source, style="dim" if row.source == "default" else "")
     console.print(table)
 
 
@@ -180,7 +182,7 @@ def stack_status(settings: Settings) -> dict[str, Any]:
 
 def _say_if_paused(document: dict[str, Any]) -> None:
     if document["gateway"]["paused"]:
-        reason = document["gateway"]["reason"]
+        reason = escape(document["gateway"]["reason"])
         console.print(f"Paused ({reason}): every request is answered 503 until 'headframe resume'.", style="yellow")
 
 
@@ -224,7 +226,7 @@ def _addresses(document: dict[str, Any]) -> Table:
     table.add_row("runs and models (MLflow)", document["mlflow"]["url"])
     table.add_row("Triton, gRPC", document["triton"]["grpc"])
     table.add_row("S3", document["s3"]["endpoint"])
-    table.add_row("files, logs", document["home"])
+    table.add_row("files, logs", escape(document["home"]))
     return table
 
 
@@ -234,7 +236,8 @@ def _show(document: dict[str, Any]) -> None:
         state, colour = part["state"], _COLOURS.get(part["state"], "dim")
         restarts = "-" if part["restarts"] is None else str(part["restarts"])
         pids = " ".join(map(str, part["pids"]))
-        parts.add_row(name, f"[{colour}]{state}[/]", restarts, pids, "" if state == "running" else part["reason"])
+        reason = "" if state == "running" else escape(part["reason"] or "")
+        parts.add_row(name, f"[{colour}]{state}[/]", restarts, pids, reason)
     console.print(parts)
     if document["supervisor"]["state"] != "running" and any(p["pids"] for p in document["components"].values()):
         console.print("The supervisor is gone, so nothing that dies is restarted: run 'headframe up'.", style="red")

@@ -9,8 +9,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from headframe import stack
+from headframe import pause, stack
 from infra.stack.checks import Check
+from serving.state import read_pause
 
 
 @pytest.fixture
@@ -71,6 +72,24 @@ def test_doctor_exits_1_for_a_fault_only(
     assert json.loads(done.output) == {"ok": code == 0, "checks": [vars(found[0])]}
     said = CliRunner().invoke(app, ["doctor"]).output
     assert ("make room" in said) == (verdict != "ok")
+
+
+def test_what_stands_in_brackets_is_said_as_it_is(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
+    detail, remedy = "the disk is [/dev/sdb]", "set [clock] ntp_servers"
+    monkeypatch.setattr("infra.stack.doctor.examine", lambda _: [Check("disk", "fail", detail, remedy)])
+    said = CliRunner().invoke(app, ["doctor"]).output
+    assert detail in said
+    assert remedy in said
+
+
+def test_a_pause_may_have_any_reason(app: typer.Typer, tmp_path: Path) -> None:
+    pause.register(app)
+    for reason, told in (("new [disk] for [/dev/sdb]", "new [disk] for [/dev/sdb]"), ("f\udcfcr immer", "f?r immer")):
+        done = CliRunner().invoke(app, ["pause", "--reason", reason])
+        assert done.exit_code == 0, done.exception
+        assert f"Paused: {told}. No gateway runs" in done.output
+        assert read_pause(tmp_path / "home" / "serving" / "pause.json").reason == told  # type: ignore[union-attr]
+        assert f"Paused ({told}): every request" in CliRunner().invoke(app, ["status"]).output
 
 
 def test_a_part_that_starts_again_is_no_longer_done() -> None:
