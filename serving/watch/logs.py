@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from contextlib import suppress
+from typing import Any, BinaryIO, cast
 
 import msgspec
 import structlog
+
+
+class Unheard:
+    """A log file; a line that it does not take is lost: a full disk or a closed terminal ends no process of ours."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, piece: bytes) -> None:
+        """Write what can be written."""
+        with suppress(OSError):
+            self._file.write(piece)
+
+    def flush(self) -> None:
+        """Hand it over, if somebody takes it."""
+        with suppress(OSError):
+            self._file.flush()
 
 
 def configure(component: str, **bound: Any) -> Any:
@@ -21,7 +39,7 @@ def configure(component: str, **bound: Any) -> Any:
             structlog.processors.JSONRenderer(serializer=lambda value, **_: msgspec.json.encode(value, enc_hook=repr)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=structlog.BytesLoggerFactory(cast(BinaryIO, Unheard(sys.stderr.buffer))),
     )
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.ERROR)
