@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +22,7 @@ from serving.watch.clocks import OwnClock
 from serving.workers.acks import Ack, folder_of, living
 
 ASK_TRITON_S = 1.0
-"""Readiness of releases is asked for at most this often, and waited for no longer."""
+"""Readiness of releases is asked for at most this often, and waited for no longer, however many they are."""
 MAX_ASKED = 64
 SILENT_S = 10.0
 """A worker without a beat for so long is called hung."""
@@ -75,6 +76,9 @@ class Readiness:
         """Of the routes in the file."""
         self._changed = 0.0
         self._lock = threading.Lock()
+        self._asking = threading.Lock()
+        """Another lock: the parent, which looks after its workers, must not wait for a silent Triton."""
+        self._silent_until = 0.0
         self._stub: Any = None
         self._asked: dict[str, tuple[float, bool]] = {}
 
@@ -162,11 +166,11 @@ class Readiness:
         return {"stable": stable, "ready": stable is not None and self._release_ready(stable)}
 
     def _release_ready(self, release: str) -> bool:
-        with self._lock:
-            asked, ready = self._asked.get(release, (0.0, False))
+        with self._asking:
+            asked, ready = self._asked.get(release, (-math.inf, False))
             if time.monotonic() - asked < ASK_TRITON_S:
                 return ready
-            ready = self._ask(release)
+            ready = time.monotonic() >= self._silent_until and self._ask(release)
             if len(self._asked) > MAX_ASKED:
                 self._asked.clear()
             self._asked[release] = (time.monotonic(), ready)
@@ -181,5 +185,7 @@ class Readiness:
         try:
             request = service_pb2.ModelReadyRequest(name=release)
             return bool(self._stub.ModelReady(request, timeout=ASK_TRITON_S).ready)
-        except grpc.RpcError:
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                self._silent_until = time.monotonic() + ASK_TRITON_S
             return False

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 
 from serving.state import NeuronTable, Pause, PriceBook, RouteTable, SlotRoute, write_state
@@ -90,3 +94,33 @@ def test_a_table_of_another_subnet_is_not_kept_and_says_what_it_is(readiness: Re
     readiness.keep_files()
     assert readiness.report()["files"]["neurons"]["problem"] == "neurons.json cannot be read (OtherSubnet)"
     assert b'"netuid":1' in readiness.config.kept("neurons").read_bytes()
+
+
+def test_a_silent_triton_is_asked_once_for_all_slots_and_keeps_nobody_from_the_files(
+    readiness: Readiness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent looks at the files in the loop in which it looks after its workers."""
+    asked, waiting, answer = [], threading.Event(), threading.Event()
+
+    class TimedOut(grpc.RpcError):  # type: ignore[misc]
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.DEADLINE_EXCEEDED
+
+    class Silent:
+        def ModelReady(self, request: object, timeout: float) -> None:
+            asked.append(request)
+            waiting.set()
+            assert answer.wait(60)
+            raise TimedOut
+
+    monkeypatch.setattr(readiness, "_ask", functools.partial(Readiness._ask, readiness))
+    monkeypatch.setattr("serving.watch.readiness.ASK_TRITON_S", 3600.0)
+    readiness._stub = Silent()
+    with ThreadPoolExecutor(1) as pool:
+        ready = pool.submit(lambda: [readiness._release_ready(ReleaseId(f"tiny-{name}")) for name in "abc"])
+        assert waiting.wait(60)
+        readiness.keep_files()
+        readiness.ages()
+        answer.set()
+        assert ready.result() == [False, False, False]
+    assert len(asked) == 1
