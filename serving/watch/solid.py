@@ -24,11 +24,18 @@ class SolidDict(MmapedDict):
     """
 
     def __init__(self, filename: str, read_mode: bool = False) -> None:
-        super().__init__(filename if read_mode else _with_room(filename), read_mode)  # type: ignore[no-untyped-call]
+        if read_mode or _has_room(filename):
+            super().__init__(filename, read_mode)  # type: ignore[no-untyped-call]
+            return
+        memory = os.memfd_create(Path(filename).name)
+        try:
+            super().__init__(f"/proc/self/fd/{memory}")  # type: ignore[no-untyped-call]
+        finally:
+            os.close(memory)  # it was opened a second time
 
 
-def _with_room(filename: str) -> str:
-    """The same name once the file is there and whole, else that of a file in memory."""
+def _has_room(filename: str) -> bool:
+    """Whether the file is there and whole, made now if need be."""
     path, making = Path(filename), Path(f"{filename}.making")
     try:
         if not path.exists():
@@ -38,8 +45,8 @@ def _with_room(filename: str) -> str:
     except OSError:
         with suppress(OSError):
             making.unlink()
-        return f"/proc/self/fd/{os.memfd_create(path.name)}"
-    return filename
+        return False
+    return True
 
 
 def map_solidly() -> None:

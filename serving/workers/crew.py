@@ -72,6 +72,7 @@ class Crew:
         self._not_before = 0.0
         self._looked = time.monotonic()
         self._relieved: float | None = None
+        self._trouble = False
         if self.left_over:
             log.info("workers of a killed parent answer on", left_over=self._names(self.left_over))
 
@@ -85,12 +86,18 @@ class Crew:
         return self._shares.taking()
 
     def tick(self) -> None:
-        """Replace who died or hangs, and relieve who was left over."""
-        self._reap()
-        self._fill()
-        self._watch()
-        if self.left_over:
-            self._relieve()
+        """Replace who died or hangs, and relieve who was left over; what cannot be done now, the next tick does."""
+        try:
+            self._reap()
+            self._fill()
+            self._watch()
+            if self.left_over:
+                self._relieve()
+            self._trouble = False
+        except OSError as error:  # such as a shortage of open files: those that live answer on
+            if not self._trouble:
+                self._log.error("the workers cannot be looked after", error=error.strerror)
+            self._trouble = True
 
     def close(self) -> None:
         """Stop accepting, let every worker finish what it admitted, and kill whoever does not come to an end."""

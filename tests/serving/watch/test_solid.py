@@ -48,7 +48,9 @@ def test_values_stay_in_memory_where_there_is_no_room(path: Path, monkeypatch: p
         raise OSError(errno.ENOSPC, "no room")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
+    before = os.listdir("/proc/self/fd")
     with opened(path) as counted:
         counted.write_value("asked", 3.0, 0.0)
         assert counted.read_value("asked") == (3.0, 0.0)
     assert os.listdir(path.parent) == []
+    assert len(os.listdir("/proc/self/fd")) == len(before)

@@ -81,3 +81,18 @@ def test_a_worker_that_cannot_be_started_costs_the_others_nothing(crew: Crew, mo
     monkeypatch.setattr(subprocess, "Popen", begin)
     crew._fill()
     assert len(crew.pids) == 2
+
+
+def test_a_shortage_of_open_files_ends_no_gateway_and_is_told_once(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(folder: Path) -> list[Any]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(crews, "LONGEST_STEP_S", 0.0)  # every tick is a look
+    monkeypatch.setattr(crew, "_not_before", float("inf"))  # nobody is started
+    with monkeypatch.context() as during:
+        during.setattr(crews, "living", short)
+        crew.tick()
+        crew.tick()
+    crew.tick()
+    assert crew._log.errors == [("the workers cannot be looked after", {"error": "Too many open files"})]
+    assert not crew._trouble
