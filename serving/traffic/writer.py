@@ -91,9 +91,12 @@ class TrafficWriter:
         self._dirty = False
 
     def _close_retired(self) -> None:
-        while self._retired:
-            with contextlib.suppress(OSError):
-                self._retired.pop().close()
+        """Called by the thread without the lock, and so beside `append`: either may take the last one."""
+        with contextlib.suppress(IndexError):
+            while True:
+                segment = self._retired.pop()
+                with contextlib.suppress(OSError):
+                    segment.close()
 
     def _keep_synced(self, every_s: float) -> None:
         while not self._stop.wait(every_s):
@@ -119,7 +122,7 @@ def has_body(record: TrafficRecord) -> bool:
 
 
 def decode_record(payload: bytes) -> TrafficRecord:
-    """A record from its frame; raises msgspec.DecodeError."""
+    """A record from its frame; raises ValueError."""
     return _decoder.decode(payload)
 
 
@@ -127,7 +130,7 @@ def read_segment(path: Path) -> list[TrafficRecord]:
     """Whole records of one segment, in the order written; one that does not decode is passed over. Raises OSError."""
     found = []
     for payload in frames(path.read_bytes()):
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(ValueError):
             found.append(decode_record(payload))
     return found
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -109,6 +110,20 @@ def test_a_disk_that_takes_nothing_leaves_no_files_and_no_handles(tmp_path: Path
     writer.close()
     assert [each.request_id for each in read_records(tmp_path)] == ["id-1", "id-102"]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_two_threads_may_close_the_same_retired_segments(tmp_path: Path) -> None:
+    writer = TrafficWriter(tmp_path, sync_s=3600.0)
+
+    class Contested(list[Segment]):
+        def pop(self, *at: Any) -> Segment:
+            if self:
+                super().clear()  # the other thread was faster, since somebody looked
+            return super().pop(*at)
+
+    writer._retired = Contested([Segment(tmp_path / "0000000000001-1-000001.seg")])
+    writer._close_retired()
+    writer.close()
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
