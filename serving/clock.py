@@ -46,7 +46,7 @@ class Clock:
             return msgspec.json.decode(self.path.read_bytes(), type=RecordedTime)
         except FileNotFoundError:
             return None
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise ClockError(f"{self.path}: not a clock file ({error}); delete it or set it again") from None
 
     def subnet(self) -> UnixSeconds:

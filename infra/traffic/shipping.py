@@ -129,7 +129,7 @@ def _whole(data: bytes, name: str) -> tuple[list[TrafficRecord], int]:
     for payload in frames(data):
         try:
             records.append(decode_record(payload))
-        except msgspec.DecodeError:
+        except ValueError:
             raise ShippingError(f"{name} holds records that this version cannot read: a later one wrote them") from None
         read += len(frame(payload))
     return records, max(0, len(data) - read)

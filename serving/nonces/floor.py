@@ -40,7 +40,7 @@ def read_floor(folder: Path) -> Floor | None:
     """What stands on disk, None when nothing readable does."""
     try:
         return msgspec.json.decode((folder / "floor.json").read_bytes(), type=Floor)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, ValueError):  # text that is no UTF-8 is a ValueError, and no DecodeError
         return None
 
 

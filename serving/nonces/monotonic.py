@@ -82,7 +82,7 @@ class MonotonicStore:
                 stored = txn.get(sender + receiver)
                 last = msgspec.msgpack.decode(stored, type=Last) if stored is not None else Last({})
                 txn.put(sender + receiver, msgspec.msgpack.encode(advanced(last, uuid, nonce)))
-        except (lmdb.Error, OSError, msgspec.DecodeError):
+        except (lmdb.Error, OSError, ValueError):
             raise Refusal(503, "replay_store_down", "the replay store cannot be used", retry_after=5) from None
 
     def close(self) -> None:

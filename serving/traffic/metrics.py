@@ -33,7 +33,7 @@ def read_shipping(folder: Path) -> Shipping:
     """What the sidecar said last; all zero when it never did."""
     try:
         return msgspec.json.decode((folder / SHIPPING).read_bytes(), type=Shipping)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return Shipping()
 
 
@@ -55,10 +55,10 @@ class TrafficMetrics(Collector):
             time.sleep(CHECK_S)
 
     def look(self) -> None:
-        """One look; what the disk does not allow is counted, logged, and tried again at the next."""
+        """One look; what the disk does not allow is counted, logged, and tried again at the next; so is all else."""
         try:
             kept = self._keeper.hold()
-        except OSError as error:
+        except Exception as error:  # the thread goes on, or the disk fills up
             self.failures += 1
             self._log.error("the traffic record could not be held to its size", error=str(error))
             return

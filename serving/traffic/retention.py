@@ -200,7 +200,7 @@ def rows_only(payloads: Iterable[bytes]) -> tuple[bytes, int]:
     for payload in payloads:
         try:
             record = decode_record(payload)
-        except msgspec.DecodeError:
+        except ValueError:
             kept.append(frame(payload))
             continue
         dropped += has_body(record)
@@ -212,7 +212,7 @@ def read_totals(folder: Path) -> Totals:
     """What a home has given up so far."""
     try:
         return msgspec.json.decode((folder / TOTALS).read_bytes(), type=Totals)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return Totals()
 
 
@@ -225,7 +225,7 @@ def read_mark(segment: Path) -> Mark | None:
     """A segment's mark; None when it was not shipped, or the mark cannot be read, so that it is shipped again."""
     try:
         return msgspec.json.decode(mark_of(segment).read_bytes(), type=Mark)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return None
 
 

@@ -380,3 +380,11 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> No
     with pytest.raises(UserError, match="cannot be written") as refused:
         prepare_store(tmp_path / "nonces", T0)
     assert "\n" not in str(refused.value)
+
+
+async def test_a_floor_that_holds_no_text_is_written_anew(folder: Path) -> None:
+    prepare_store(folder, T0)
+    (folder / "floor.json").write_bytes(b'{"boot":"\xff\xfe","floor":1}')
+    with opened(folder) as store:
+        await store.spend(A, RECEIVER, NonceNs(T0 + 40 * S), T0 + 41 * S)
+    assert json.loads((folder / "floor.json").read_bytes())["floor"] == T0 + 41 * S + LEAD_NS

@@ -49,11 +49,14 @@ def test_size_lag_and_losses_are_told(tmp_path: Path) -> None:
     assert len(log.errors) == 1  # told once
 
 
-def test_a_disk_that_allows_nothing_is_counted_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fault", [OSError(30, "Read-only file system"), ValueError("no such number"), MemoryError()])
+def test_whatever_goes_wrong_in_a_look_is_counted_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
     made, registry, log = metrics(tmp_path, cap=0)
 
     def fails() -> None:
-        raise OSError(30, "Read-only file system")
+        raise fault
 
     with monkeypatch.context() as patched:
         patched.setattr(made._keeper, "hold", fails)
@@ -66,4 +69,6 @@ def test_a_disk_that_allows_nothing_is_counted_and_tried_again(tmp_path: Path, m
 def test_shipping_that_never_ran_is_all_zero(tmp_path: Path) -> None:
     assert read_shipping(tmp_path) == Shipping()
     (tmp_path / SHIPPING).write_text("garbled")
+    assert read_shipping(tmp_path) == Shipping()
+    (tmp_path / SHIPPING).write_bytes(b'{"error":"\xff"}')
     assert read_shipping(tmp_path) == Shipping()

@@ -144,3 +144,11 @@ def test_whenever_it_dies_every_row_is_there_and_every_loss_is_counted_once(tmp_
         if not fate.died:
             return
     raise AssertionError("it never came to its end")
+
+
+def test_notes_that_hold_no_text_are_as_none(tmp_path: Path) -> None:
+    path = segment(tmp_path, 1, age=DAY)
+    mark_of(path).write_bytes(b'{"key":"\xff"}')
+    (tmp_path / "kept.json").write_bytes(b'{"pending":{"segment":"\xff"}}')
+    kept = Keeper(tmp_path, cap_bytes=10**9, keep_s=2 * DAY, now=lambda: NOW).hold()
+    assert (kept.unshipped, kept.bodies_dropped) == (1, 0)
