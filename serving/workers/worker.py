@@ -176,17 +176,17 @@ async def _tell(gateway: Gateway, config: GatewayConfig, server: Server, desk: D
     """See new routes and a pause also when nobody calls, and say what is in force once connections are taken."""
     trouble = ready = False
     while True:
-        gateway.paused = _is_paused(config)
         if server.started and not ready:
             ready = True
             log.info("worker ready")
         try:
+            gateway.paused = _is_paused(config)
             if ready:
                 routes, calls = gateway.answerer.routes.get(), gateway.answerer.in_flight
                 held = gateway.answerer.pins.held(time.time())
                 desk.say(routes, calls, held, paused=gateway.paused, leaving=server.should_exit)
             trouble = False
-        except OSError as error:
+        except Exception as error:  # whatever it is, a worker that falls silent for good holds up every release
             if not trouble:
                 log.error("a worker cannot say how it fares", error=type(error).__name__)
             trouble = True
