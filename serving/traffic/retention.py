@@ -8,6 +8,7 @@ first. Digest rows that were not shipped are never given up: when they alone are
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -25,6 +26,8 @@ TOTALS = "kept.json"
 MARKS_KEEP_S = 30 * 86_400.0
 """How long a mark outlives its segment; it says where the rows are now."""
 _LEFTOVER_S = 3600.0
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""What every other segment would meet too."""
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -117,10 +120,18 @@ class Keeper:
             if total > self._cap:
                 total -= self._remove(each)
                 held.remove(each)
+        trouble: OSError | None = None
         for each in held:
             if total > self._cap and not each.live and not each.shipped:
-                total -= self._drop_bodies(each)
+                try:
+                    total -= self._drop_bodies(each)
+                except OSError as error:
+                    if error.errno in _NO_ROOM:
+                        raise
+                    trouble = trouble or error  # one that cannot be read holds up no other
         self._sweep(now)
+        if trouble is not None:
+            raise trouble
         waiting = [each.written for each in held if not each.shipped and not each.live] if self._ship else []
         return Kept(
             bytes=total, over=max(0, total - self._cap), unshipped=len(waiting),

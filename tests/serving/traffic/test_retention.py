@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,21 @@ def test_notes_that_hold_no_text_are_as_none(tmp_path: Path) -> None:
     (tmp_path / "kept.json").write_bytes(b'{"pending":{"segment":"\xff"}}')
     kept = Keeper(tmp_path, cap_bytes=10**9, keep_s=2 * DAY, now=lambda: NOW).hold()
     assert (kept.unshipped, kept.bodies_dropped) == (1, 0)
+
+
+def test_a_segment_that_cannot_be_read_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad, good = segment(tmp_path, 1, age=DAY), segment(tmp_path, 2, age=DAY)
+    read = Path.read_bytes
+
+    def damaged(path: Path) -> bytes:
+        if path == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", damaged)
+    keeper = Keeper(tmp_path, cap_bytes=0, keep_s=2 * DAY, now=lambda: NOW)
+    with pytest.raises(OSError, match="Input/output"):
+        keeper.hold()
+    assert read(good).startswith(MAGIC_ROWS)
+    monkeypatch.undo()
+    assert keeper.hold().bodies_dropped == 6
