@@ -80,10 +80,11 @@ def test_row_12_a_model_slower_than_its_callers_is_not_asked_again_for_those_who
 ) -> None:
     with gateway(tmp_path, triton.address) as running:
         triton.hold.clear()
-        for _ in range(20):
+        for number in range(20):
             with connect(running.config.port) as caller:
                 caller.sendall(raw(double()))
-        until(lambda: len(triton.asked) >= 1)
+                if not number:
+                    until(lambda: triton.asked)  # the others may be gone before anybody hears them
         triton.hold.set()
         until(lambda: metric(running, "headframe_requests_total", outcome="hung_up") == 20)
         assert still_serves(running)
