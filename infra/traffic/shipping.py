@@ -107,7 +107,12 @@ def expire(store: ObjectStore, keep_days: int, *, now: Callable[[], float] = tim
 
 
 def _ship(path: Path, store: ObjectStore, now: Callable[[], float]) -> Mark:
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # a damaged disk: the others can still be saved
+        raise ShippingError(f"{path.name} cannot be read ({error.strerror}); check the disk") from None
     records, damaged = _whole(data, path.name)
     sha256, key = rows.digest(records), ""
     if records:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import signal
 import subprocess
 import sys
@@ -81,6 +82,25 @@ def test_a_segment_of_a_later_version_stays_and_holds_up_no_other(tmp_path: Path
         ship(tmp_path, store)
     assert shipped_ids(store) == ids
     assert waiting(tmp_path) == [segment.path]
+
+
+def test_a_segment_that_the_disk_does_not_give_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = write_segment(tmp_path, "0000000000001-1-000001", [record(1)])
+    good = write_segment(tmp_path, "0000000000002-1-000001", [record(2)])
+    store, read = MemoryStore(), Path.read_bytes
+
+    def damaged(path: Path) -> bytes:
+        if path == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", damaged)
+    with pytest.raises(ShippingError, match=r"0000000000001-1-000001\.seg cannot be read \(Input/output error\)"):
+        ship(tmp_path, store)
+    assert read_mark(good) is not None
+    assert waiting(tmp_path) == [bad]
 
 
 @pytest.mark.slow
